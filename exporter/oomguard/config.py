@@ -1,0 +1,261 @@
+"""Settings: from flags, the environment and ``oomguard.yml``, in this order, and defaults that do without.
+
+Every mistake in any of them is collected and reported at once, with file and line. What was read is
+one frozen record that travels to the sidecar as JSON, so that a sidecar that is started again never
+meets a file that was broken meanwhile.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from oomguard.errors import ConfigError, Problem
+from oomguard.sizes import Threshold, parse_size, parse_threshold
+
+DEFAULT_LISTEN: Final = "127.0.0.1:10512"
+DEFAULT_FILE: Final = "oomguard.yml"
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the sidecar needs to know."""
+
+    target: str = ""
+    """Value of the label ``target``; empty: the pod's or host's name."""
+    limit: int | None = None
+    """Bytes; None: the cgroup's limit, else the machine's memory."""
+    limit_ratio: float | None = None
+    """A limit written as a percentage: of the cgroup's limit, else of the machine's memory."""
+    used: str = "auto"
+    """``auto`` (what the kernel would kill for), ``working_set`` or ``rss``."""
+    high: Threshold = Threshold(ratio=0.8)
+    critical: Threshold = Threshold(ratio=0.9)
+    goal: Threshold = Threshold(ratio=0.7)
+    act: bool = True
+    """False: watch and warn, but order nothing (``MEMORY_CLEANUP=0``)."""
+    listen: str = DEFAULT_LISTEN
+    journal: str | None = None
+    """None: ``journal.jsonl`` in the runtime directory."""
+    log_level: str = "info"
+    log_format: str = "logfmt"
+    runtime_dir: str | None = None
+
+    def to_json(self) -> str:
+        """One line, for `from_json`."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        """What `to_json` wrote."""
+        fields: dict[str, Any] = json.loads(text)
+        for name in ("high", "critical", "goal"):
+            fields[name] = Threshold(**fields[name])
+        return cls(**fields)
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value.lower() not in choices:
+            raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
+        return value.lower()
+
+    return parse
+
+
+def parse_listen(value: str) -> str:
+    """``HOST:PORT``, ``:PORT`` (all addresses) or ``PORT`` (loopback); returns HOST:PORT."""
+    host, colon, port = value.rpartition(":")
+    if not colon:
+        host = "127.0.0.1"
+    host = host.removeprefix("[").removesuffix("]") or "0.0.0.0"  # noqa: S104 - asked for by the user
+    if not port.isdecimal() or not 0 <= int(port) < 1 << 16:
+        raise ValueError(f"{value!r} is not an address; write for example {DEFAULT_LISTEN}")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _switch(value: str) -> bool:
+    choices = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
+    if value.lower() not in choices:
+        raise ValueError(f"{value!r} is not on or off; write true or false")
+    return choices[value.lower()]
+
+
+def _limit(value: str) -> int | float:
+    if value.strip().endswith("%"):
+        ratio = parse_threshold(value).ratio
+        assert ratio is not None
+        return ratio
+    return parse_size(value)
+
+
+def _megabytes(value: str) -> str:
+    if not value.strip().replace(".", "", 1).isdecimal():
+        raise ValueError(f"{value!r} is not a number of megabytes; write for example 512")
+    return value.strip() + "MiB"
+
+
+def _megabytes_limit(value: str) -> int | float:
+    return _limit(_megabytes(value))
+
+
+def _megabytes_threshold(value: str) -> Threshold:
+    return parse_threshold(_megabytes(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: where it can be written and how it is read."""
+
+    field: str
+    key: str
+    """Dotted path in oomguard.yml."""
+    parse: Callable[[str], object]
+    flag: str | None = None
+    env: str | None = None
+    help: str = ""
+
+
+_LEVEL = _one_of(*LOG_LEVELS)
+
+SETTINGS: Final = (
+    Setting("target", "target", _text, "--target", "OOMGUARD_TARGET", "value of the label target (default: host name)"),
+    Setting("limit", "limit", _limit, "--limit", "OOMGUARD_LIMIT",
+            "memory limit: 512MiB, 512MB, 0.5GiB or 80% (default: the cgroup's, else the machine's memory)"),
+    Setting("used", "used", _one_of("auto", "working_set", "rss"), "--used", "OOMGUARD_USED",
+            "what counts as used: auto (what the kernel kills for), working_set or rss"),
+    Setting("high", "thresholds.high", parse_threshold, "--high", "OOMGUARD_HIGH",
+            "where caches, gc and trim begin (default 80%%)"),
+    Setting("critical", "thresholds.critical", parse_threshold, "--critical", "OOMGUARD_CRITICAL",
+            "where every step there is begins (default 90%%)"),
+    Setting("goal", "thresholds.goal", parse_threshold, "--goal", "OOMGUARD_GOAL",
+            "where a cleanup stops (default 70%%)"),
+    Setting("act", "act", _switch, None, "OOMGUARD_ACT", "false: watch and warn, order nothing"),
+    Setting("listen", "listen", parse_listen, "--listen", "OOMGUARD_LISTEN",
+            f"address of /metrics and the live page (default {DEFAULT_LISTEN}; port 0: any free one)"),
+    Setting("journal", "journal", _text, "--journal", "OOMGUARD_JOURNAL",
+            "the journal's file (default: journal.jsonl in the runtime directory)"),
+    Setting("log_level", "log.level", _LEVEL, "--log-level", "OOMGUARD_LOG_LEVEL",
+            f"one of {', '.join(LOG_LEVELS)}"),
+    Setting("log_format", "log.format", _one_of("logfmt", "json"), "--log-format", "OOMGUARD_LOG_FORMAT",
+            "logfmt (key=value) or json"),
+    Setting("runtime_dir", "runtime_dir", _text, "--runtime-dir", "OOMGUARD_RUNTIME_DIR",
+            "directory of socket, token and journal (default: one below /run, /tmp or /dev/shm)"),
+)  # fmt: skip
+
+# Names that people already use; an OOMGUARD_* variable beside them wins.
+_FAMILIAR: Final = (
+    Setting("limit", "", _megabytes_limit, None, "MEMORY_LIMIT_MB"),
+    Setting("act", "", _switch, None, "MEMORY_CLEANUP"),
+    Setting("high", "", _megabytes_threshold, None, "MEMORY_CLEANUP_THRESHOLD_MB"),
+    Setting("log_level", "", _LEVEL, None, "LOG_LEVEL"),
+)
+
+
+def load(
+    flags: Mapping[str, str | None], env: Mapping[str, str], file: Path | None = None, *, base: Settings | None = None
+) -> Settings:
+    """Settings from flags (by field name), the environment and a file, over `base` or the defaults.
+
+    Raises ConfigError with every mistake found.
+    """
+    problems: list[Problem] = []
+    values: dict[str, object] = {}
+    places: dict[str, str] = {}
+
+    def take(setting: Setting, text: str, where: str) -> None:
+        try:
+            values[setting.field] = setting.parse(text)
+            places[setting.field] = where
+        except ValueError as error:
+            problems.append(Problem(where, str(error)))
+
+    if file is not None:
+        _take_file(file, take, problems)
+    for setting in (*_FAMILIAR, *SETTINGS):
+        if setting.env and (text := env.get(setting.env, "")):
+            take(setting, text, setting.env)
+    for setting in SETTINGS:
+        if (text := flags.get(setting.field) or "") and setting.flag:
+            take(setting, text, setting.flag)
+
+    limit = values.get("limit")
+    if isinstance(limit, float):
+        del values["limit"]
+        values["limit_ratio"] = limit
+    settings = dataclasses.replace(base or Settings(), **values)  # type: ignore[arg-type]
+    problems += _disorder(settings, places)
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def _disorder(settings: Settings, places: Mapping[str, str]) -> list[Problem]:
+    """Thresholds that stand in the wrong order; ratios and sizes compare only when the limit is known."""
+    limit = settings.limit or math.inf
+    problems = []
+    for low, high in (("goal", "high"), ("high", "critical")):
+        below, above = getattr(settings, low), getattr(settings, high)
+        if settings.limit is None and (below.size is None) != (above.size is None):
+            continue
+        ceiling = int(limit) if settings.limit else 1 << 62
+        if below.of(ceiling) >= above.of(ceiling):
+            where = places.get(low) or places.get(high) or "thresholds"
+            problems.append(Problem(where, f"{low} ({below}) must lie below {high} ({above})"))
+    return problems
+
+
+def _take_file(file: Path, take: Callable[[Setting, str, str], None], problems: list[Problem]) -> None:
+    import yaml  # noqa: PLC0415 - 1 MB that only a configuration file needs
+
+    try:
+        node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except OSError as error:
+        problems.append(Problem(str(file), f"can't be read: {(error.strerror or str(error)).lower()}"))
+        return
+    except UnicodeDecodeError as error:
+        problems.append(Problem(str(file), f"is not UTF-8 text: {error.reason} at byte {error.start}"))
+        return
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{file}:{mark.line + 1}" if mark is not None else str(file)
+        problems.append(Problem(where, f"is not valid YAML: {getattr(error, 'problem', None) or error}"))
+        return
+    known = {setting.key: setting for setting in SETTINGS}
+    sections = {key.partition(".")[0] for key in known if "." in key}
+
+    def walk(mapping: yaml.Node, prefix: str) -> None:
+        if not isinstance(mapping, yaml.MappingNode):
+            name = f"{prefix.rstrip('.')!r}" if prefix else "the file"
+            problems.append(Problem(f"{file}:{mapping.start_mark.line + 1}", f"{name} must hold keys and values"))
+            return
+        seen: set[str] = set()
+        for key_node, value in mapping.value:
+            key = f"{prefix}{key_node.value}" if isinstance(key_node, yaml.ScalarNode) else f"{prefix}?"
+            where = f"{file}:{key_node.start_mark.line + 1}"
+            if key in seen:
+                problems.append(Problem(where, f"{key!r} stands here a second time; remove one"))
+                continue
+            seen.add(key)
+            if key in sections:
+                walk(value, key + ".")
+            elif key not in known:
+                names = sorted(name for name in known if name.startswith(prefix))
+                problems.append(Problem(where, f"unknown setting {key!r}; the settings are {', '.join(names)}"))
+            elif not isinstance(value, yaml.ScalarNode):
+                problems.append(Problem(where, f"{key!r} takes a single value"))
+            else:
+                take(known[key], value.value, where)
+
+    if node is not None:
+        walk(node, "")

@@ -1,0 +1,63 @@
+"""Log lines on stderr, as ``key=value`` or JSON; never on stdout, which may carry a protocol."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping
+
+LOGGER = logging.getLogger("oomguard")
+
+
+def setup(level: str, form: str) -> None:
+    """Send oomguard's own log to stderr; `level` as in LOG_LEVEL, `form` ``logfmt`` or ``json``."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if form == "json" else _Logfmt())
+    LOGGER.handlers[:] = [handler]
+    LOGGER.setLevel(level.upper())
+    LOGGER.propagate = False
+    logging.raiseExceptions = False  # a closed stderr is no reason to say so on it
+
+
+def fields(**values: object) -> dict[str, object]:
+    """The `extra` of a log call: ``LOGGER.info("cleanup", extra=fields(freed=1))``; None is left out."""
+    return {"fields": {key: value for key, value in values.items() if value is not None}}
+
+
+def _pairs(record: logging.LogRecord) -> dict[str, object]:
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    pairs: dict[str, object] = {
+        "ts": f"{stamp}.{int(record.msecs):03d}Z",
+        "level": record.levelname.lower(),
+        "msg": record.getMessage(),
+    }
+    extra = getattr(record, "fields", None)
+    if isinstance(extra, Mapping):
+        pairs.update(extra)
+    if record.exc_info and record.exc_info[1] is not None:
+        pairs["error"] = f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
+    return pairs
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps(_pairs(record), default=str)
+
+
+class _Logfmt(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return " ".join(f"{key}={quoted(value)}" for key, value in _pairs(record).items())
+
+
+def quoted(value: object) -> str:
+    """A logfmt value: bare where it can be, else in double quotes with control characters escaped."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    if text and all(char.isprintable() and char not in ' "=' for char in text):
+        return text
+    return json.dumps(text, ensure_ascii=False)
