@@ -1,0 +1,331 @@
+"""The hooks: one unix socket to which every process of the target connects (docs/hook-protocol.md).
+
+A hook that hangs, answers garbage or vanishes costs its own connection and nothing else. Questions
+are pipelined, so that an order never waits for a reading's answer; a hook that leaves `MAX_OPEN` questions
+unanswered is `stalled` and not asked again until it has answered one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from oomguard.errors import HookError
+from oomguard.log import LOGGER, fields
+from oomguard.metrics import HookErrorReason
+from oomguard.model import AllocatorStats, CacheStats, GcStats, HookReading, Reading, Status
+
+PROTOCOL: Final = 1
+MAX_LINE: Final = 65536
+MAX_OPEN: Final = 4
+MAX_HOOKS: Final = 256
+"""A pre-fork server has tens of processes; this bounds what a fork bomb can take."""
+HELLO_SECONDS: Final = 5.0
+_PEER = struct.Struct("iII")
+"""struct ucred of SO_PEERCRED: pid, uid, gid (unix(7))."""
+
+
+class Hook:
+    """One process's connection."""
+
+    def __init__(self, pid: int, hello: Mapping[str, Any], writer: asyncio.StreamWriter) -> None:
+        self.pid = pid
+        self.forked = hello.get("forked") is True
+        self.runtime = str(hello.get("runtime", "unknown"))[:32]
+        self.runtime_version = str(hello.get("runtime_version", ""))[:32]
+        self.hook_version = str(hello.get("hook_version", ""))[:32]
+        self.last: Reading[HookReading] = Reading(Status.ABSENT, reason="not asked yet")
+        self._writer = writer
+        self._questions: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._open: set[int] = set()
+        self._id = 0
+
+    @property
+    def stalled(self) -> bool:
+        """Whether it owes so many answers that asking again would only pile up."""
+        return len(self._open) >= MAX_OPEN
+
+    async def ask(self, question: str, timeout: float, **details: object) -> dict[str, Any]:  # noqa: ASYNC109
+        """Send a question and return the answer's object; raises HookError when none comes in time."""
+        if self.stalled:
+            raise HookError(f"hook of process {self.pid} is stalled: {len(self._open)} questions unanswered")
+        self._id += 1
+        number = self._id
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._questions[number] = future
+        self._open.add(number)
+        self._writer.write(json.dumps({"id": number, "ask": question, **details}).encode() + b"\n")
+        try:
+            answer = await asyncio.wait_for(future, timeout)
+        except asyncio.TimeoutError:
+            raise HookError(f"hook of process {self.pid} gave no answer within {timeout:.2g} s") from None
+        finally:
+            self._questions.pop(number, None)
+        if "error" in answer:
+            raise HookError(f"hook of process {self.pid} refused: {str(answer['error'])[:200]}")
+        if not isinstance(answer.get(question), dict):
+            raise HookError(f"hook of process {self.pid} answered without {question!r}")
+        return dict(answer[question])
+
+    def answered(self, answer: dict[str, Any]) -> bool:
+        """Take an answer; False when it answers nothing that was asked."""
+        number = answer.get("id")
+        if not isinstance(number, int) or number not in self._open:
+            return False
+        self._open.discard(number)
+        future = self._questions.get(number)
+        if future is not None and not future.done():
+            future.set_result(answer)
+        return True
+
+    def gone(self) -> None:
+        """Fail whatever is still waiting."""
+        for future in self._questions.values():
+            if not future.done():
+                future.set_exception(HookError(f"hook of process {self.pid} went away"))
+
+    def close(self) -> None:
+        """End the connection."""
+        self._writer.close()
+
+
+class Hooks:
+    """The socket and the hooks that are connected to it.
+
+    `address` is a path, or an abstract name that begins with a NUL byte. `belongs` says whether a
+    PID is in the target's tree: such a peer is served whatever its uid.
+    """
+
+    def __init__(self, address: str, belongs: Callable[[int], bool], *, gid: int | None = None) -> None:
+        self.connected: dict[int, Hook] = {}
+        self.errors: Counter[HookErrorReason] = Counter()
+        self._address = address
+        self._belongs = belongs
+        self._gid = gid
+        self._server: asyncio.Server | None = None
+        self._anonymous = 0
+        self._trouble = ""
+        """Why the last connection was ended by us; empty once hooks answer well."""
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> None:
+        """Listen; raises OSError when the socket can't be made."""
+        abstract = self._address.startswith("\0")
+        if not abstract:
+            # Only one sidecar serves a runtime directory; what lies there is a dead one's.
+            Path(self._address).unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(self._serve, self._address, limit=MAX_LINE, backlog=MAX_HOOKS)
+        if not abstract:
+            # Anyone may knock, SO_PEERCRED decides: a worker that dropped its privileges is let in too.
+            os.chmod(self._address, 0o666)  # noqa: S103
+
+    async def close(self) -> None:
+        """Stop listening and hang up on every hook."""
+        if self._server is not None:
+            self._server.close()
+        for writer in list(self._writers):
+            writer.close()
+        if self._server is not None and not self._address.startswith("\0"):
+            Path(self._address).unlink(missing_ok=True)
+
+    def members(self) -> list[Hook]:
+        """The hooks of the target's own tree (all of them where PIDs can't be compared)."""
+        return [hook for hook in self.connected.values() if hook.pid <= 0 or self._belongs(hook.pid)]
+
+    async def read_all(self, slots: Mapping[int, str], timeout: float) -> Reading[tuple[HookReading, ...]]:  # noqa: ASYNC109
+        """Ask every hook of the tree for a reading, side by side; `slots` maps PIDs to stable names."""
+        began = time.perf_counter()
+        hooks = self.members()
+        if not hooks and self._trouble:
+            return Reading(Status.FAILED, reason=self._trouble)
+        if not hooks:
+            return Reading(Status.ABSENT, reason="no hook is connected")
+        await asyncio.gather(*(self._read(hook, slots.get(hook.pid, "other"), timeout) for hook in hooks))
+        values = tuple(hook.last.value for hook in hooks if hook.last.value is not None)
+        took = time.perf_counter() - began
+        failed = [hook.last.reason for hook in hooks if not hook.last.ok]
+        if failed:
+            return Reading(Status.FAILED, values, failed[0], took)
+        self._trouble = ""
+        return Reading(Status.OK, values, seconds=took)
+
+    async def _read(self, hook: Hook, slot: str, timeout: float) -> None:  # noqa: ASYNC109
+        began = time.perf_counter()
+        try:
+            answer = await hook.ask("reading", timeout)
+            took = time.perf_counter() - began
+            hook.last = Reading(Status.OK, parse_reading(hook, slot, answer, took), seconds=took)
+        except HookError as error:
+            if "no answer" in str(error):
+                self.errors[HookErrorReason.TIMEOUT] += 1
+            hook.last = Reading(Status.FAILED, reason=str(error), seconds=time.perf_counter() - began)
+        except (LookupError, TypeError, ValueError) as error:
+            self.errors[HookErrorReason.GARBAGE] += 1
+            hook.last = Reading(Status.FAILED, reason=f"hook of process {hook.pid} sent a reading that can't be used: {error}")
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        hook: Hook | None = None
+        try:
+            hook = await self._greet(reader, writer)
+            if hook is not None:
+                await self._listen(hook, reader)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.TimeoutError):
+            pass  # gone, or never said hello
+        finally:
+            self._writers.discard(writer)
+            if hook is not None:
+                hook.gone()
+                if self.connected.get(hook.pid) is hook:
+                    del self.connected[hook.pid]
+            writer.close()
+
+    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Hook | None:
+        pid, uid, gid = self._peer(writer)
+        if not (uid in (0, os.getuid()) or gid == self._gid or (pid > 0 and self._belongs(pid))):
+            self.errors[HookErrorReason.REJECTED] += 1
+            return None
+        hello = await asyncio.wait_for(self._line(reader, pid), HELLO_SECONDS)
+        if hello is None:
+            return None
+        if hello.get("hello") != PROTOCOL:
+            self._drop(pid, HookErrorReason.VERSION, f"speaks version {hello.get('hello')!r}, not {PROTOCOL}; update oomguard in the target's environment")
+            writer.write(json.dumps({"error": f"this sidecar speaks version {PROTOCOL}"}).encode() + b"\n")
+            return None
+        if len(self.connected) >= MAX_HOOKS:
+            self._drop(pid, HookErrorReason.REJECTED, f"is one more than {MAX_HOOKS}")
+            return None
+        if pid <= 0:  # the peer lives in a PID namespace that is not ours to see
+            self._anonymous -= 1
+            pid = self._anonymous
+        hook = Hook(pid, hello, writer)
+        if (older := self.connected.pop(pid, None)) is not None:
+            older.close()
+        self.connected[pid] = hook
+        LOGGER.debug("hook connected", extra=fields(pid=pid, runtime=hook.runtime, version=hook.hook_version, forked=hook.forked))
+        return hook
+
+    async def _listen(self, hook: Hook, reader: asyncio.StreamReader) -> None:
+        while (answer := await self._line(reader, hook.pid)) is not None:
+            if not hook.answered(answer):
+                self._drop(hook.pid, HookErrorReason.GARBAGE, "answered a question that was not asked")
+                return
+
+    async def _line(self, reader: asyncio.StreamReader, pid: int) -> dict[str, Any] | None:
+        """The next object; None at the end of the file or of our patience."""
+        try:
+            line = await reader.readline()
+        except ValueError:
+            self._drop(pid, HookErrorReason.TOO_LONG, f"sent a line of more than {MAX_LINE} bytes")
+            return None
+        if not line:
+            return None
+        try:
+            answer = json.loads(line)
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, dict):
+            self._drop(pid, HookErrorReason.GARBAGE, "sent a line that is not a JSON object")
+            return None
+        return answer
+
+    def _drop(self, pid: int, reason: HookErrorReason, text: str) -> None:
+        self.errors[reason] += 1
+        self._trouble = f"hook of process {pid} {text}"
+        if self.errors[reason] <= 3:  # noqa: PLR2004 - the metric goes on counting
+            LOGGER.warning(self._trouble, extra=fields(reason=reason.value))
+
+    @staticmethod
+    def _peer(writer: asyncio.StreamWriter) -> tuple[int, int, int]:
+        peer: socket.socket = writer.get_extra_info("socket")
+        if not hasattr(socket, "SO_PEERCRED"):  # macOS: the directory's mode is the only guard there
+            return 0, os.getuid(), os.getgid()
+        return _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+
+
+def parse_reading(hook: Hook, slot: str, answer: Mapping[str, Any], round_trip: float) -> HookReading:
+    """A reading as the protocol gives it; raises ValueError or TypeError for what it does not allow."""
+    caches = answer.get("caches", [])
+    if not isinstance(caches, list):
+        raise TypeError("caches is not a list")
+    return HookReading(
+        slot=slot,
+        pid=hook.pid,
+        runtime=hook.runtime,
+        runtime_version=hook.runtime_version,
+        hook_version=hook.hook_version,
+        forked=hook.forked,
+        gc=_part(answer, "gc", _gc),
+        allocator=_part(answer, "allocator", _allocator),
+        caches=tuple(_cache(cache) for cache in caches[:100]),
+        round_trip=round_trip,
+    )
+
+
+def _part(answer: Mapping[str, Any], name: str, parse: Callable[[Mapping[str, Any]], Any]) -> Reading[Any]:
+    part = answer.get(name)
+    if not isinstance(part, Mapping):
+        return Reading(Status.UNSUPPORTED, reason=f"this hook does not tell {name}")
+    status = Status(part.get("status", "ok"))
+    seconds = part.get("seconds")
+    seconds = float(seconds) if isinstance(seconds, int | float) else 0.0
+    if status is not Status.OK:
+        return Reading(status, reason=str(part.get("reason", ""))[:200], seconds=seconds)
+    return Reading(Status.OK, parse(part), seconds=seconds)
+
+
+def _gc(part: Mapping[str, Any]) -> GcStats:
+    bounds = tuple(float(bound) for bound in part["pause_bounds"])
+    counts = _counts(part["pause_counts"])
+    if len(counts) != len(bounds) + 1 or list(bounds) != sorted(bounds):
+        raise ValueError("pause_counts does not fit pause_bounds")
+    last = part.get("pause_last_full")
+    return GcStats(
+        collections=_counts(part["collections"]),
+        collected=_counts(part["collected"]),
+        uncollectable=_counts(part["uncollectable"]),
+        pause_bounds=bounds,
+        pause_counts=counts,
+        pause_sum=float(part["pause_sum"]),
+        pause_last_full=None if last is None else float(last),
+        frozen=_size(part.get("frozen")) or 0,
+    )
+
+
+def _allocator(part: Mapping[str, Any]) -> AllocatorStats:
+    return AllocatorStats(
+        name=str(part.get("name", "unknown"))[:32],
+        in_use=_size(part.get("in_use")),
+        free=_size(part.get("free")),
+        mmapped=_size(part.get("mmapped")),
+        retained=_size(part.get("retained")),
+    )
+
+
+def _cache(cache: object) -> CacheStats:
+    if not isinstance(cache, Mapping):
+        raise TypeError("a cache is not an object")
+    return CacheStats(str(cache.get("name", ""))[:64], _size(cache.get("bytes")), _size(cache.get("entries")))
+
+
+def _counts(values: object) -> tuple[int, ...]:
+    if not isinstance(values, list) or len(values) > 64 or not all(isinstance(value, int) for value in values):  # noqa: PLR2004
+        raise ValueError("a list of counts is expected")
+    return tuple(values)
+
+
+def _size(value: object) -> int | None:
+    """A size, None where it is unknown; a negative or non-numeric one is against the protocol."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1 << 63:
+        raise ValueError(f"{value!r} is not a size")
+    return int(value)
