@@ -1,7 +1,8 @@
 """What a process's mappings hold: smaps_rollup and smaps.
 
 Formats: the kernel's Documentation/filesystems/proc.rst. The kernel walks the page tables
-for both and holds the target's mmap lock meanwhile (41 ms for 4 GB here), so callers space the reads out (`budget`).
+for both and holds the target's mmap lock meanwhile (41 ms for 4 GB here), so callers space the
+reads out (`budget`).
 """
 
 from __future__ import annotations
