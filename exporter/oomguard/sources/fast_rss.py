@@ -30,22 +30,17 @@ class _Open:
 
 
 class FastRss:
-    """Sums up the memory of a tree; `kind` is PSS (advanced as above) or RSS.
+    """Sums up the memory of a tree.
 
     `update` takes every new sample, `read` sums up; never call both at the same time from two threads. At
     most `bound` descriptors are held open, for the largest processes; the others count as last sampled.
     """
 
-    def __init__(
-        self, proc: Path | str = "/proc", kind: UsedKind = UsedKind.PSS, *, bound: int = _MAX_OPEN
-    ) -> None:
-        if kind not in (UsedKind.PSS, UsedKind.RSS):
-            raise ValueError(f"kind {kind.value} does not come from processes; use pss or rss")
+    def __init__(self, proc: Path | str = "/proc", *, bound: int = _MAX_OPEN) -> None:
         self._proc = proc
-        self._pss = kind is UsedKind.PSS
         self._bound = bound
         self._open: dict[ProcessId, _Open] = {}
-        self._rest = 0
+        self._rest: tuple[Process, ...] = ()
 
     def update(self, processes: tuple[Process, ...]) -> None:
         """Take in the processes of the last sample; those without a size (zombies) do not count."""
@@ -54,33 +49,37 @@ class FastRss:
             key=lambda process: process.sample.rss or 0,
             reverse=True,
         )
-        followed, rest = sized[: self._bound], sized[self._bound :]
+        followed = sized[: self._bound]
         for process in self._open.keys() - {process.sample.id for process in followed}:
             self._drop(process)
         for process in followed:
             self._follow(process)
-        self._rest = sum(_sampled(process, self._pss) for process in rest)
+        self._rest = tuple(sized[self._bound :])
 
-    def read(self) -> int:
-        """Bytes now; a process that has ended drops out. ProcessLookupError when none is left."""
-        total = self._rest
+    def read(self, *, kind: UsedKind = UsedKind.PSS) -> int:
+        """Bytes now, as PSS (advanced as above) or as RSS; ProcessLookupError when no process is left.
+
+        A process that has ended drops out. One without a PSS reading counts with its RSS.
+        """
+        in_pss = kind is UsedKind.PSS
+        total = 0
         for process, entry in tuple(self._open.items()):
             resident, shared = _statm(entry.descriptor)
             if resident == 0:
                 self._drop(process)
-            elif entry.pss is None or not self._pss:
-                total += resident
-            else:
+            elif in_pss and entry.pss is not None:
                 total += max(0, entry.pss + resident - shared - entry.own_at_pss)
+            else:
+                total += resident
         if not self._open and not self._rest:
             raise ProcessLookupError("no process of the target is left")
-        return total
+        return total + sum([_sampled(process, in_pss) for process in self._rest])
 
     def close(self) -> None:
         """Close every descriptor; more than once is allowed."""
         for process in tuple(self._open):
             self._drop(process)
-        self._rest = 0
+        self._rest = ()
 
     def _follow(self, process: Process) -> None:
         entry = self._open.get(process.sample.id)
@@ -112,7 +111,7 @@ def _statm(descriptor: int) -> tuple[int, int]:
     return int(fields[1]) * _PAGE, int(fields[2]) * _PAGE
 
 
-def _sampled(process: Process, pss: bool) -> int:
-    if pss and process.memory.value is not None:
+def _sampled(process: Process, in_pss: bool) -> int:
+    if in_pss and process.memory.value is not None:
         return process.memory.value.pss
     return process.sample.rss or 0

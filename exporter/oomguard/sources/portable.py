@@ -6,11 +6,12 @@ UNSUPPORTED. Where there is /proc, use the other modules: they are several times
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from oomguard.model import MachineMemory, Process, ProcessId, ProcessSample, Reading, Status, Tree
-from oomguard.sources.reading import Absent, read
+from oomguard.model import MachineMemory, Process, ProcessId, ProcessSample, Reading, Status, Tree, UsedKind
+from oomguard.sources.reading import Absent, Failed, read
 from oomguard.sources.slots import Kind, Slots
 
 if TYPE_CHECKING:
@@ -31,6 +32,17 @@ def process_id(pid: int) -> ProcessId | None:
         return None
 
 
+def _open(process: ProcessId) -> psutil.Process | None:
+    """Look at a process through psutil; None when it has gone."""
+    import psutil  # noqa: PLC0415 - as above
+
+    try:
+        found = psutil.Process(process.pid)
+        return found if _identity(found) == process else None
+    except psutil.Error:
+        return None
+
+
 def read_machine() -> Reading[MachineMemory]:
     """The machine's memory; never raises."""
 
@@ -44,7 +56,7 @@ def read_machine() -> Reading[MachineMemory]:
 
 
 class ProcessTree:
-    """The descendants of a root (of `adopted_by`, less the excluded), and who was one and has been orphaned."""
+    """The descendants of a root, those that were and are orphans now, and those of `adopted_by`."""
 
     def __init__(
         self, adopted_by: int | None = None, excluded: frozenset[int] = frozenset(), *, named: int = 16
@@ -59,25 +71,31 @@ class ProcessTree:
 
     def sample(self, root: ProcessId) -> Reading[Tree]:
         """Sample the tree under `root`; ABSENT when that has gone. Never raises."""
-        return read(lambda: self._sample(root))
+        import psutil  # noqa: PLC0415 - as above
+
+        def sample() -> Tree:
+            try:
+                return self._sample(root)
+            except psutil.NoSuchProcess:
+                raise Absent(f"process {root.pid} has gone") from None
+            except psutil.AccessDenied as error:
+                raise Failed(f"process {error.pid} may not be read; run oomguard as its user") from None
+
+        return read(sample)
 
     def _sample(self, root: ProcessId) -> Tree:
         import psutil  # noqa: PLC0415 - as above
 
-        try:
-            main = psutil.Process(root.pid)
-            if _identity(main) != root or main.status() == psutil.STATUS_ZOMBIE:
-                raise Absent(f"process {root.pid} has gone")
-            found = {root.pid: main}
-            orphans = self._known if root == self._root else frozenset[ProcessId]()
-            found.update((child.pid, child) for child in self._descendants(main, orphans))
-        except psutil.NoSuchProcess:
-            raise Absent(f"process {root.pid} has gone") from None
+        main = _open(root)
+        if main is None or main.status() == psutil.STATUS_ZOMBIE:
+            raise Absent(f"process {root.pid} has gone")
+        orphans = self._known if root == self._root else frozenset[ProcessId]()
+        found = self._descendants(main, orphans)
         if root != self._root:
             self._root = root
             self._slots.keep(frozenset())
         samples = {}
-        for process in found.values():
+        for process in found:
             sample = _sample(process)
             if sample is not None:
                 samples[sample.id] = (sample, _cmdline(process))
@@ -93,14 +111,16 @@ class ProcessTree:
     def _descendants(self, main: psutil.Process, known: frozenset[ProcessId]) -> list[psutil.Process]:
         import psutil  # noqa: PLC0415 - as above
 
-        tops = [main]
-        if self._adopted_by is not None:
-            tops += psutil.Process(self._adopted_by).children()
-        tops += [psutil.Process(one.pid) for one in known if process_id(one.pid) == one]
+        tops: list[psutil.Process] = [main]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            tops += psutil.Process(self._adopted_by).children() if self._adopted_by else []
+        tops += filter(None, map(_open, known))
         found: dict[int, psutil.Process] = {}
         for top in tops:
             if top.pid not in self._excluded and top.pid not in found:
-                found.update((process.pid, process) for process in (top, *top.children(recursive=True)))
+                found[top.pid] = top
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    found.update((process.pid, process) for process in top.children(recursive=True))
         return list(found.values())
 
     def _processes(
@@ -137,13 +157,11 @@ class FastRss:
 
     def update(self, processes: tuple[Process, ...]) -> None:
         """Take in the processes of the last sample."""
-        import psutil  # noqa: PLC0415 - as above
+        sized = (process.sample.id for process in processes if process.sample.rss is not None)
+        self._processes = tuple(filter(None, map(_open, sized)))
 
-        sized = [process.sample.id for process in processes if process.sample.rss is not None]
-        self._processes = tuple(psutil.Process(one.pid) for one in sized if process_id(one.pid) == one)
-
-    def read(self) -> int:
-        """Bytes now; ProcessLookupError when no process is left."""
+    def read(self, *, kind: UsedKind = UsedKind.RSS) -> int:  # noqa: ARG002 - the interface of the other one
+        """Bytes of RSS now, whatever `kind` asks for; ProcessLookupError when no process is left."""
         sizes = [size for size in map(_rss, self._processes) if size]
         if not sizes:
             raise ProcessLookupError("no process of the target is left")

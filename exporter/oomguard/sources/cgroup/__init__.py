@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Cgroup:
-    """The cgroup that limits one process. No method raises.
+    """The cgroup that limits one process. No method raises; `fast` may be called beside the others.
 
     `own_pid` is whose mounts are tried before the target's; `root` stands before their mount points.
     """
@@ -93,8 +93,9 @@ class Cgroup:
         if said != self._seen:
             self._seen, self._paths = said, parse_cgroup(said)
             self._places.clear()
-        if controller not in self._places:
-            self._places[controller] = locate(
+        place = self._places.get(controller)
+        if place is None:
+            place = self._places[controller] = locate(
                 self._paths,
                 controller,
                 pid=self._pid,
@@ -102,7 +103,7 @@ class Cgroup:
                 own_pid=self._own_pid,
                 root=self._root,
             )
-        return self._places[controller]
+        return place
 
 
 def _controller(place: Place) -> ModuleType:
