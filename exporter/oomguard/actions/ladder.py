@@ -1,0 +1,189 @@
+"""One run of the ladder: step by step, cheapest first, until memory is below the goal.
+
+Memory is read again before and after every step; a step is announced in the journal before it starts. What the
+hooks answer is kept for people, what counts is what was measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from oomguard.actions.step import Performed, Situation, Step, Worker, noise
+from oomguard.counters import Counters
+from oomguard.journal import Journal
+from oomguard.log import LOGGER, fields
+from oomguard.metrics import STEP_FREED, STEP_SECONDS, STEP_STALL, STEPS
+from oomguard.model import Level, RunOutcome, SkipReason, StepOutcome, StepReport
+from oomguard.sizes import megabytes
+
+SETTLE: Final = 0.02
+"""Seconds after which memory is read a second time when a step seems to have given nothing: the kernel
+uncharges pages in batches."""
+
+
+@dataclass(slots=True)
+class Run:
+    """A run of the ladder. Alerts that come while it is under way widen its steps and lower its goal."""
+
+    id: int
+    alerts: tuple[str, ...]
+    steps: frozenset[str]
+    goal: int
+    level: Level
+    """Where it began."""
+    manual: bool = False
+    """A person asked for it: no cooldown holds."""
+    reports: list[StepReport] = field(default_factory=list)
+
+    def join(self, alerts: tuple[str, ...], steps: frozenset[str], goal: int) -> None:
+        """Union of the steps, lowest goal."""
+        self.alerts = tuple(dict.fromkeys(self.alerts + alerts))
+        self.steps |= steps
+        self.goal = min(self.goal, goal)
+
+
+class Ladder:
+    """Executes runs. `held` says whether a step is in its cooldown at a level."""
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        *,
+        measure: Callable[[], Level | None],
+        workers: Callable[[], Sequence[Worker]],
+        held: Callable[[Run, Step, Level], bool],
+        journal: Journal,
+        counters: Counters,
+    ) -> None:
+        self.steps = tuple(steps)
+        self._measure = measure
+        self._workers = workers
+        self._held = held
+        self._journal = journal
+        self._counters = counters
+
+    async def climb(self, run: Run) -> tuple[RunOutcome, Level | None]:
+        """Take steps until the goal; returns how it ended, and the level it ended at."""
+        taken: set[str] = set()
+        while True:
+            level = self._measure()
+            if level is None:
+                return RunOutcome.TARGET_GONE, None
+            if level.used <= run.goal:
+                return (RunOutcome.GOAL_REACHED if run.reports else RunOutcome.NOT_NEEDED), level
+            step = next((step for step in self.steps if step.name in run.steps - taken), None)
+            if step is None:
+                return RunOutcome.GOAL_NOT_REACHED, level
+            taken.add(step.name)
+            run.reports.append(await self._take(step, run, level))
+
+    async def _take(self, step: Step, run: Run, level: Level) -> StepReport:
+        situation = Situation(self._workers(), run.goal, level, self._measure)
+        skip = self._skip(step, run, situation)
+        self._journal.write(
+            "step_start" if skip is None else "step_skipped",
+            run=run.id,
+            step=step.name,
+            used=level.used,
+            **({} if skip is None else {"reason": skip.value}),
+        )
+        if skip is not None:
+            report = StepReport(step.name, StepOutcome.SKIPPED, level.used, level.used, 0.0, skip.value)
+        else:
+            began = time.perf_counter()
+            try:
+                performed = await step.perform(situation)
+            except Exception as error:
+                LOGGER.exception("step failed", extra=fields(step=step.name))
+                performed = Performed(error=f"{type(error).__name__}: {error}")
+            after = self._measure()
+            if performed.done and after is not None and level.used - after.used < noise(after.limit):
+                await asyncio.sleep(min(SETTLE, max(0.0, after.seconds_left / 4)))
+                after = self._measure()
+            report = judge(step.name, level, after, performed, time.perf_counter() - began)
+            self._told(run, report, level.limit)
+        self._count(report)
+        return report
+
+    def _skip(self, step: Step, run: Run, situation: Situation) -> SkipReason | None:
+        if not situation.workers:
+            return SkipReason.NO_HOOK
+        if self._held(run, step, situation.level):
+            return SkipReason.COOLDOWN
+        if step.expected(situation) > situation.level.seconds_left:
+            return SkipReason.NO_TIME
+        return None
+
+    def _told(self, run: Run, report: StepReport, limit: int) -> None:
+        self._journal.write(
+            "step_end",
+            run=run.id,
+            step=report.step,
+            outcome=report.outcome.value,
+            used_before=report.used_before,
+            used_after=report.used_after,
+            freed=report.freed,
+            seconds=round(report.seconds, 6),
+            reason=report.reason,
+            stall=report.stall_seconds,
+            retained=report.retained_bytes,
+            hooks=dict(report.details),
+        )
+        after = report.used_after
+        LOGGER.info(
+            f"{report.step} freed {megabytes(report.freed)}"
+            + (f" ({megabytes(report.used_before)} -> {megabytes(after)})" if after is not None else ""),
+            extra=fields(
+                run=run.id,
+                step=report.step,
+                outcome=report.outcome.value,
+                ratio_before=round(report.used_before / limit, 3),
+                ratio_after=None if after is None else round(after / limit, 3),
+                seconds=round(report.seconds, 4),
+                reason=report.reason or None,
+            ),
+        )
+
+    def _count(self, report: StepReport) -> None:
+        self._counters.add(STEPS, report.step, report.outcome.value)
+        self._counters.add(STEP_FREED, report.step, by=report.freed)
+        self._counters.add(STEP_SECONDS, report.step, by=report.seconds)
+        self._counters.add(STEP_STALL, report.step, by=report.stall_seconds or 0.0)
+
+
+def judge(name: str, before: Level, after: Level | None, performed: Performed, seconds: float) -> StepReport:
+    """What a step came to, by measurement: an answer is not an effect.
+
+    Memory that rose meanwhile, or that can't be read, makes it inconclusive, which counts as a failure.
+    """
+    freed = before.used - after.used if after is not None else 0
+    least = noise(before.limit)
+    if performed.skip is not None:
+        outcome, reason = StepOutcome.SKIPPED, performed.skip.value
+    elif after is None:
+        outcome, reason = StepOutcome.INCONCLUSIVE, "memory can't be read"
+    elif not performed.done:
+        outcome, reason = StepOutcome.FAILED, performed.error
+    elif freed >= least:
+        outcome, reason = StepOutcome.EFFECTIVE, performed.error
+    elif performed.retained >= least:
+        outcome, reason = StepOutcome.RETAINED, performed.error
+    elif freed <= -least:
+        outcome, reason = StepOutcome.INCONCLUSIVE, "memory rose meanwhile"
+    else:
+        outcome, reason = StepOutcome.INEFFECTIVE, performed.error
+    return StepReport(
+        name,
+        outcome,
+        before.used,
+        after.used if after is not None else None,
+        seconds,
+        reason,
+        performed.stall,
+        performed.retained,
+        performed.details,
+    )

@@ -1,0 +1,168 @@
+"""What a step of the ladder is, and how a step is ordered from one hook."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from oomguard.errors import HookError
+from oomguard.model import Level, SkipReason
+from oomguard.sources.hooks import Hook
+
+LEAST_PATIENCE = 0.25
+"""Seconds a hook is always given: beside 8 spinning Python threads it answers after half a second at worst,
+after a few milliseconds otherwise; less would call a healthy host stalled."""
+MOST_PATIENCE = 5.0
+"""Seconds a hook is given while memory does not grow: a trim of 4 GB takes 0.4 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A process of the target that has a hook, and what the sidecar knows of it."""
+
+    hook: Hook
+    slot: str
+    weight: int
+    """Its private memory in bytes, as last seen: the worst worker comes first."""
+    shared_heap: bool
+    """It shares its Python heap copy-on-write with others, and was not frozen before the fork."""
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a step may look at. `measure` reads memory again and returns None when that fails."""
+
+    workers: Sequence[Worker]
+    """Worst first."""
+    goal: int
+    level: Level
+    measure: Callable[[], Level | None]
+
+    @property
+    def patience(self) -> float:
+        """How long to wait for one hook: less when the limit is near."""
+        level = self.measure() or self.level
+        return min(MOST_PATIENCE, max(LEAST_PATIENCE, level.seconds_left))
+
+
+@dataclass(frozen=True, slots=True)
+class Performed:
+    """What came of a step, before memory is measured again."""
+
+    done: int = 0
+    """In how many processes it ran."""
+    skip: SkipReason | None = None
+    """Why it ran in none, if it was left out."""
+    error: str = ""
+    """Why it failed where it failed."""
+    stall: float = 0.0
+    """The longest that any process stood still, in seconds."""
+    retained: int = 0
+    """Bytes freed inside malloc that the kernel has not got back."""
+    details: Mapping[str, object] = field(default_factory=dict)
+    """By slot: what the hooks said."""
+
+
+class Step(Protocol):
+    """One step of the ladder; its file is named after it."""
+
+    @property
+    def name(self) -> str:
+        """As routes, the journal and metrics call it."""
+
+    @property
+    def cooldown(self) -> float:
+        """Seconds for which it is held back after it proved ineffective."""
+
+    def expected(self, situation: Situation) -> float:
+        """Seconds that it is expected to take now."""
+
+    async def perform(self, situation: Situation) -> Performed:
+        """Do it; never raises for what a hook does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One hook's word on a step."""
+
+    status: str
+    """``done``, ``skipped``, ``unsupported`` or ``failed``."""
+    reason: str = ""
+    seconds: float = 0.0
+    stall: float = 0.0
+    freed_in_allocator: int = 0
+    details: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def said(self) -> Mapping[str, object]:
+        """For the journal: what is worth keeping."""
+        said: dict[str, object] = {"status": self.status}
+        if self.reason:
+            said["reason"] = self.reason
+        return {**said, **self.details}
+
+
+async def order(worker: Worker, step: str, situation: Situation) -> Answer:
+    """Have one hook take a step; whatever goes wrong becomes a ``failed`` answer."""
+    patience = situation.patience
+    began = time.perf_counter()
+    try:
+        raw = await worker.hook.ask("step", patience, step=step, name=None, within=patience)
+    except HookError as error:
+        return Answer("failed", str(error), time.perf_counter() - began)
+    details = raw.get("details")
+    status = raw.get("status")
+    return Answer(
+        status if status in ("done", "skipped", "unsupported") else "failed",
+        str(raw.get("reason", ""))[:200],
+        _number(raw.get("seconds")),
+        _number(raw.get("stall")),
+        int(_number(raw.get("freed_in_allocator"))),
+        {str(key)[:32]: value for key, value in list(details.items())[:8]} if isinstance(details, dict) else {},
+    )
+
+
+def keyed(workers: Sequence[Worker]) -> list[tuple[str, Worker]]:
+    """Workers by slot; those beyond the bound are all called ``other`` and are told apart by a number."""
+    slots = [worker.slot for worker in workers]
+    return [
+        (worker.slot if slots.count(worker.slot) == 1 else f"{worker.slot}#{index}", worker)
+        for index, worker in enumerate(workers)
+    ]
+
+
+def noise(limit: int) -> int:
+    """Bytes below which a difference says nothing: a cgroup's counter is batched by 64 pages a processor."""
+    return max(1 << 20, limit // 500)
+
+
+def summed(answers: Mapping[str, Answer]) -> Performed:
+    """One result of many hooks' answers; `answers` is by slot."""
+    done = [answer for answer in answers.values() if answer.status == "done"]
+    failed = [f"{slot}: {answer.reason}" for slot, answer in answers.items() if answer.status == "failed"]
+    skip = None
+    if not done and not failed:
+        skip = SkipReason.NO_HOOK
+        for answer in answers.values():
+            skip = _skip_reason(answer)
+    return Performed(
+        done=len(done),
+        skip=skip,
+        error="; ".join(failed),
+        stall=max((answer.stall for answer in answers.values()), default=0.0),
+        retained=sum(answer.freed_in_allocator for answer in done),
+        details={slot: answer.said for slot, answer in answers.items()},
+    )
+
+
+def _skip_reason(answer: Answer) -> SkipReason:
+    try:
+        return SkipReason(answer.reason)
+    except ValueError:
+        return SkipReason.UNSUPPORTED
+
+
+def _number(value: object) -> float:
+    return max(0.0, float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0

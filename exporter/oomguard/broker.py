@@ -1,0 +1,254 @@
+"""The broker: wishes come in, runs of the ladder go out; level-triggered, one run at a time.
+
+Alerts are wishes, not orders. While one that asks for action fires and memory is above the goal, any
+fast tick may start the next run; those that come meanwhile join it. What holds a run back is only
+what was learned from the last one: see `Restraint` and docs/decisions/0003-restraint-follows-the-level.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from oomguard.actions.ladder import Ladder, Run
+from oomguard.actions.step import Step
+from oomguard.counters import Counters
+from oomguard.journal import Journal, number
+from oomguard.log import LOGGER, fields
+from oomguard.metrics import RUNS
+from oomguard.model import Level, RunOutcome, StepOutcome, StepReport
+from oomguard.policy import Wish
+from oomguard.sizes import megabytes
+
+RISE: Final = 0.05
+"""Part of the limit by which memory must exceed what a run (or a step) left before it is tried again."""
+FIRST_BACKOFF: Final = 1.0
+LAST_BACKOFF: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cooldown:
+    """A step that was ineffective, when and where."""
+
+    until: float
+    used: int
+
+
+class Restraint:
+    """What earlier runs taught: pure state, no clock, no I/O.
+
+    A run that missed its goal leaves a floor: no further run until memory has exceeded it by `RISE` of the limit. If it gave
+    back less than `RISE` there is an exponential back-off as well, which a critical level waives: what
+    can be tried in the last tenth is tried. A run that worked may repeat at once.
+    """
+
+    def __init__(self, *, floor: int | None = None, failures: int = 0) -> None:
+        self.floor = floor
+        self.failures = failures
+        self.not_before = 0.0
+        self._tried: frozenset[str] = frozenset()
+        self._cooldowns: dict[str, Cooldown] = {}
+
+    def holds(self, steps: frozenset[str], level: Level, critical: int) -> str:
+        """Why no run may start at this level, or an empty string."""
+        if self.floor is None or steps - self._tried:
+            return ""
+        if level.used < self.floor + RISE * level.limit:
+            return "floor"
+        if level.at < self.not_before and level.used < critical:
+            return "backoff"
+        return ""
+
+    def holds_step(self, step: str, level: Level) -> bool:
+        """Whether a step is in its cooldown: it proved ineffective lately, at about this level."""
+        cooldown = self._cooldowns.get(step)
+        return cooldown is not None and level.at < cooldown.until and level.used < cooldown.used + RISE * level.limit
+
+    def step_ended(self, step: Step, report: StepReport, level: Level) -> None:
+        """Learn from one step."""
+        if report.outcome in (StepOutcome.INEFFECTIVE, StepOutcome.INCONCLUSIVE, StepOutcome.FAILED):
+            self._cooldowns[step.name] = Cooldown(level.at + step.cooldown, report.used_before)
+        elif report.outcome in (StepOutcome.EFFECTIVE, StepOutcome.RETAINED):
+            self._cooldowns.pop(step.name, None)
+
+    def run_ended(self, run: Run, outcome: RunOutcome, level: Level) -> None:
+        """Learn from a whole run."""
+        if outcome is RunOutcome.GOAL_REACHED:
+            self.relax()
+        elif outcome is RunOutcome.GOAL_NOT_REACHED:
+            self.floor = level.used
+            self._tried = run.steps
+            if run.level.used - level.used < RISE * level.limit:
+                self.not_before = level.at + min(LAST_BACKOFF, FIRST_BACKOFF * 2**self.failures)
+                self.failures += 1
+            else:
+                self.failures = 0
+                self.not_before = 0.0
+
+    def relax(self) -> None:
+        """Memory is below the goal: nothing that was learned holds any more."""
+        self.floor = None
+        self.failures = 0
+        self.not_before = 0.0
+
+
+class Broker:
+    """Takes wishes at every fast tick and runs the ladder for them."""
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        *,
+        ladder: Callable[[Callable[[Run, Step, Level], bool]], Ladder],
+        journal: Journal,
+        counters: Counters,
+        past: Sequence[Mapping[str, object]] = (),
+    ) -> None:
+        self.active: Run | None = None
+        self.last: tuple[Run, RunOutcome] | None = None
+        self.held = ""
+        """Why the last wish was not followed, empty when it was."""
+        self.reaction: float | None = None
+        """Seconds from the tick that saw the crossing to the first order's going out."""
+        self._steps = {step.name: step for step in steps}
+        self._ladder = ladder(self._holds_step)
+        self._journal = journal
+        self._counters = counters
+        self._task: asyncio.Task[None] | None = None
+        self._next_id = 1
+        self.restraint = Restraint()
+        self._resume(past)
+        for outcome in RunOutcome:
+            counters.add(RUNS, outcome.value, by=0)
+
+    def consider(self, wishes: Sequence[Wish], level: Level, *, goal: int, critical: int) -> Run | None:
+        """Follow the wishes that fire at this level: start a run, or join the one under way.
+
+        `goal` and `critical` are bytes under the limit in force. Returns the run that serves them, None when nothing needs doing or restraint holds it back
+        (`held` says why). Must be called on the event loop.
+        """
+        if not wishes:
+            self.held = ""
+            if level.used <= goal:
+                self.restraint.relax()
+            return None
+        alerts = tuple(wish.alertname for wish in wishes)
+        steps = frozenset(step for wish in wishes for step in wish.steps)
+        goal = min(wish.goal for wish in wishes)
+        if self.active is not None:
+            self.active.join(alerts, steps, goal)
+            return self.active
+        if level.used <= goal:
+            self.held = "not_needed"
+            return None
+        self.held = self.restraint.holds(steps, level, critical)
+        if not self.held and all(self.restraint.holds_step(step, level) for step in steps):
+            self.held = "cooldown"
+        if self.held:
+            return None
+        return self._start(alerts, steps, goal, level)
+
+    def order(self, alertname: str, steps: Sequence[str], goal: int, level: Level) -> Run:
+        """A person's order: nothing that was learned holds it back."""
+        if self.active is not None:
+            self.active.join((alertname,), frozenset(steps), goal)
+            return self.active
+        return self._start((alertname,), frozenset(steps), goal, level, manual=True)
+
+    async def finished(self) -> None:
+        """Wait for the run under way, if there is one."""
+        if self._task is not None:
+            await asyncio.shield(self._task)
+
+    async def close(self) -> None:
+        """End the run under way, journaled as interrupted."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def _start(
+        self, alerts: tuple[str, ...], steps: frozenset[str], goal: int, level: Level, *, manual: bool = False
+    ) -> Run:
+        run = Run(self._next_id, alerts, steps, goal, level, manual=manual)
+        self._next_id += 1
+        self.active = run
+        self._journal.write(
+            "run_start",
+            run=run.id,
+            alerts=list(alerts),
+            steps=[name for name in self._steps if name in steps],
+            used=level.used,
+            limit=level.limit,
+            goal=goal,
+            rate=round(level.rate),
+        )
+        self._task = asyncio.get_running_loop().create_task(self._execute(run))
+        return run
+
+    async def _execute(self, run: Run) -> None:
+        outcome, level = RunOutcome.INTERRUPTED, None
+        self.reaction = time.monotonic() - run.level.at
+        try:
+            outcome, level = await self._ladder.climb(run)
+        finally:
+            self.active = None
+            self.last = (run, outcome)
+            self._end(run, outcome, level)
+
+    def _end(self, run: Run, outcome: RunOutcome, level: Level | None) -> None:
+        if level is not None:
+            for report in run.reports:
+                self.restraint.step_ended(self._steps[report.step], report, level)
+            self.restraint.run_ended(run, outcome, level)
+        used = level.used if level is not None else None
+        self._counters.add(RUNS, outcome.value)
+        self._journal.write(
+            "run_end",
+            run=run.id,
+            outcome=outcome.value,
+            alerts=list(run.alerts),
+            used_before=run.level.used,
+            used_after=used,
+            freed=sum(report.freed for report in run.reports),
+            goal=run.goal,
+            floor=self.restraint.floor,
+            failures=self.restraint.failures,
+        )
+        say = LOGGER.info if outcome in (RunOutcome.GOAL_REACHED, RunOutcome.NOT_NEEDED) else LOGGER.warning
+        say(
+            f"cleanup {outcome.value.replace('_', ' ')}",
+            extra=fields(
+                run=run.id,
+                alerts=",".join(run.alerts),
+                used_before=megabytes(run.level.used),
+                used_after=None if used is None else megabytes(used),
+                goal=megabytes(run.goal),
+            ),
+        )
+
+    def _holds_step(self, run: Run, step: Step, level: Level) -> bool:
+        retained = any(report.outcome is StepOutcome.RETAINED for report in run.reports)
+        if run.manual or (step.name == "trim" and retained):
+            return False
+        return self.restraint.holds_step(step.name, level)
+
+    def _resume(self, past: Sequence[Mapping[str, object]]) -> None:
+        """Go on where the journal ends: ids, the floor, and a run that its sidecar did not live to end."""
+        open_run: Mapping[str, object] | None = None
+        for record in past:
+            run = number(record, "run")
+            if run is not None:
+                self._next_id = max(self._next_id, int(run) + 1)
+            if record.get("event") == "run_start":
+                open_run = record
+            elif record.get("event") == "run_end":
+                open_run = None
+                floor = number(record, "floor")
+                self.restraint = Restraint(
+                    floor=None if floor is None else int(floor), failures=int(number(record, "failures") or 0)
+                )
+        if open_run is not None:
+            self._journal.write("run_end", run=open_run.get("run"), outcome=RunOutcome.INTERRUPTED.value)

@@ -1,0 +1,60 @@
+"""Talking to a running sidecar: which one, with which token."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+from typing import Any
+from urllib.parse import urlsplit
+
+from oomguard import runtime
+from oomguard.errors import UserError
+
+TIMEOUT = 10.0
+MAX_ANSWER = 16 << 20
+
+
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """Options that say which sidecar is meant."""
+    parser.add_argument("--url", default=os.environ.get("OOMGUARD_URL"), help="address of the sidecar, where several run here (or OOMGUARD_URL)")
+
+
+def running(options: argparse.Namespace) -> tuple[str, str]:
+    """URL and token of the sidecar that is meant; raises UserError when none or several run."""
+    given = os.environ.get("OOMGUARD_TOKEN", "")
+    live = runtime.RuntimeDir.find()
+    if options.url:
+        return options.url, given or next((found.token() for found in live if found.url == options.url), "")
+    if not live:
+        raise UserError("no sidecar is running here; start one with oomguard run -- COMMAND, or name it with --url")
+    if len(live) > 1:
+        known = ", ".join(sorted(found.url for found in live))
+        raise UserError(f"several sidecars are running here: {known}; name one with --url")
+    return live[0].url, given or live[0].token()
+
+
+def call(url: str, path: str, *, token: str = "", body: object = None) -> Any:
+    """GET, or POST with a body; the answer's JSON. Raises UserError."""
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise UserError(f"--url {url!r} is not an address; write for example http://127.0.0.1:10512")
+    connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=TIMEOUT)
+    try:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        connection.request(
+            "GET" if body is None else "POST", path, None if body is None else json.dumps(body), headers
+        )
+        answer = connection.getresponse()
+        data = answer.read(MAX_ANSWER)
+        told = json.loads(data)
+    except OSError as error:
+        raise UserError(f"{url}: no sidecar answers: {(error.strerror or str(error)).lower()}") from None
+    except (http.client.HTTPException, ValueError):
+        raise UserError(f"{url}: what answers there is not oomguard") from None
+    finally:
+        connection.close()
+    if answer.status >= 400:  # noqa: PLR2004 - an HTTP error
+        raise UserError(f"{url}: {told.get('error', answer.reason) if isinstance(told, dict) else answer.reason}")
+    return told

@@ -1,0 +1,37 @@
+"""Options that several subcommands share: the settings, and where a running sidecar is."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from oomguard.config import DEFAULT_FILE, SETTINGS, Settings, load
+from oomguard.errors import UserError
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """The options of `oomguard.config.SETTINGS`, and ``--config``."""
+    group = parser.add_argument_group("settings", f"also from the environment and {DEFAULT_FILE}; see docs/configuration.md")
+    group.add_argument("--config", metavar="FILE", help=f"configuration file (default: {DEFAULT_FILE}, where there is one)")
+    for setting in SETTINGS:
+        if setting.flag is not None:
+            group.add_argument(setting.flag, dest=setting.field, metavar="VALUE", help=setting.help)
+
+
+def settings_from(options: argparse.Namespace) -> Settings:
+    """Settings of the parsed options, the environment and the file; raises ConfigError."""
+    file = Path(options.config) if options.config else None
+    if file is None and Path(DEFAULT_FILE).is_file():
+        file = Path(DEFAULT_FILE)
+    flags = {setting.field: getattr(options, setting.field, None) for setting in SETTINGS}
+    return load(flags, os.environ, file)
+
+
+def needs_sidecar() -> None:
+    """Raise UserError where only the hook is installed."""
+    try:
+        import aiohttp  # noqa: F401, PLC0415
+        import prometheus_client  # noqa: F401, PLC0415
+    except ImportError as error:
+        raise UserError(f"{error.name} is not installed: the sidecar needs pip install 'oomguard[sidecar]'") from None

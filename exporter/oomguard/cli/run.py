@@ -1,0 +1,74 @@
+"""``oomguard run -- CMD``: check everything, then become the supervisor."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shutil
+import sys
+
+from oomguard import inject, runtime, supervisor
+from oomguard.cli.options import add_settings, settings_from
+from oomguard.config import Settings
+from oomguard.errors import UserError
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``run``."""
+    parser.usage = "oomguard run [OPTION …] -- COMMAND [ARGUMENT …]"
+    parser.add_argument("--restart", action="store_true", help="start the command again when it fails, with exponential backoff")
+    parser.add_argument("--max-restarts", type=int, default=10, metavar="N", help="restarts in an hour after which to give up (default 10)")
+    parser.add_argument("--no-inject", action="store_true", help="leave the hook out of the command's interpreters")
+    parser.add_argument("--no-oom-adj", action="store_true", help="leave the command's oom_score_adj as it is, instead of raising it by 100")
+    add_settings(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Never returns when it works: the supervisor takes this process over."""
+    command = options.target_command
+    if not command:
+        raise UserError("no command to run; write oomguard run -- COMMAND, for example oomguard run -- python app.py")
+    if shutil.which(command[0]) is None:
+        raise UserError(f"command {command[0]!r} is not an executable file and not found on PATH; check its name, or activate its environment")
+    if options.max_restarts < 1:
+        raise UserError(f"--max-restarts {options.max_restarts} is below 1; leave --restart out instead")
+    start(
+        settings_from(options),
+        command,
+        restart=options.restart,
+        max_restarts=options.max_restarts,
+        oom_adj=not options.no_oom_adj,
+        hook=not options.no_inject,
+    )
+
+
+def start(
+    settings: Settings,
+    command: list[str],
+    *,
+    restart: bool = False,
+    max_restarts: int = 10,
+    oom_adj: bool = True,
+    hook: bool = True,
+) -> int:
+    """Become the supervisor of `command`; raises UserError before that point only."""
+    for package in ("aiohttp", "prometheus_client"):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"{package} is not installed: the sidecar needs pip install 'oomguard[sidecar]'")
+    place = runtime.prepare(settings.runtime_dir, str(os.getpid()))
+    environment = inject.environment(os.environ, place.environment, target=settings.target, inject=hook)
+    sidecar = [sys.executable, "-I", "-m", "oomguard", "sidecar", settings.to_json()]
+    argv = supervisor.command(
+        python=sys.executable,
+        target=command,
+        sidecar=sidecar,
+        restart=restart,
+        max_restarts=max_restarts,
+        oom_adj=oom_adj,
+        mask=supervisor.hold_signals(),
+    )
+    supervisor.become_subreaper()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, argv, environment)

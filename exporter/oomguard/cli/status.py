@@ -1,0 +1,68 @@
+"""``oomguard status``: what a running sidecar sees, for people or as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from oomguard.cli.client import add_where, call, running
+from oomguard.errors import UserError
+from oomguard.sizes import format_size
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``status``."""
+    add_where(parser)
+    parser.add_argument("--json", action="store_true", help="print /api/v1/status as it is")
+    parser.add_argument("--hook", type=int, metavar="PID", help="what the hook of this process says")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the status."""
+    url, token = running(options)
+    status = call(url, "/api/v1/status", token=token)
+    if options.hook is not None:
+        hooks = [hook for hook in status.get("hooks", []) if hook["pid"] == options.hook]
+        if not hooks:
+            known = ", ".join(str(hook["pid"]) for hook in status.get("hooks", [])) or "none"
+            raise UserError(f"--hook {options.hook}: no hook of that process is connected (connected: {known})")
+        print(json.dumps(hooks[0], indent=2))
+    elif options.json:
+        print(json.dumps(status, indent=2))
+    else:
+        print("\n".join(_lines(url, status)))
+    return 0
+
+
+def _lines(url: str, status: dict[str, Any]) -> list[str]:
+    level = status["level"]
+    lines = [f"{status['target']}  {url}"]
+    if level is None:
+        lines.append("memory   unknown: " + ("waiting for the target" if status["pid"] is None else "see the sources below"))
+    else:
+        lines.append(
+            f"memory   {level['ratio']:.1%} of limit: {format_size(level['used'])} / {format_size(level['limit'])} "
+            f"(limit: {level['origin']}, counted: {level['kind']}), {status['health']}"
+        )
+    if status["alerts"]:
+        lines.append(f"alerts   {', '.join(status['alerts'])}")
+    last = status["cleanup"]["last"]
+    if last is not None:
+        lines.append(f"cleanup  run {last['run']}: {last['outcome'].replace('_', ' ')}")
+    if status["advice"]:
+        lines.append(f"advice   {status['advice']}")
+    lines.append("")
+    lines.append(f"{'process':<12}{'pid':>8}{'rss':>12}{'pss':>12}{'threads':>9}  command")
+    for process in status.get("processes", []):
+        sizes = [format_size(process[key]) if process[key] is not None else "-" for key in ("rss", "pss")]
+        command = process.get("command", process["name"])
+        lines.append(
+            f"{process['process']:<12}{process['pid']:>8}{sizes[0]:>12}{sizes[1]:>12}{process['threads']:>9}  {command[:60]}"
+        )
+    lines.append("")
+    for name, source in status.get("sources", {}).items():
+        lines.append(f"{name:<12}{source['status']:<12}{source.get('reason', '')}".rstrip())
+    if status["journal"]["error"]:
+        lines.append(f"journal     failed      {status['journal']['error']}")
+    return lines

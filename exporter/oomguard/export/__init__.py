@@ -1,0 +1,1 @@
+"""What was sampled, in the forms in which others read it."""

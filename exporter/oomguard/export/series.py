@@ -1,0 +1,213 @@
+"""From records to series: which metric each field of a snapshot feeds. Unknown fields feed none."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from oomguard import metrics as m
+from oomguard.model import (
+    AllocatorStats,
+    CgroupEvents,
+    CgroupMemory,
+    CpuThrottling,
+    GcStats,
+    HookReading,
+    Level,
+    LimitOrigin,
+    MachineMemory,
+    Pressure,
+    Process,
+    Snapshot,
+    Status,
+    Tree,
+    UsedKind,
+)
+from oomguard.store import Sample
+
+Pairs = Iterator[tuple[m.Metric, tuple[str, ...], float | None]]
+
+
+def level_samples(level: Level, target: str, thresholds: dict[str, int]) -> Iterator[Sample]:
+    """The level: what a fast tick refreshes."""
+    origin, kind = level.origin, level.kind
+    assert isinstance(origin, LimitOrigin)
+    assert isinstance(kind, UsedKind)
+    yield Sample(m.MEMORY_USED, (target, kind.value), level.used)
+    yield Sample(m.MEMORY_LIMIT, (target, origin.value), level.limit)
+    yield Sample(m.MEMORY_RATIO, (target,), level.ratio)
+    yield Sample(m.MEMORY_RATE, (target,), level.rate)
+    for name, value in thresholds.items():
+        yield Sample(m.MEMORY_THRESHOLD, (target, name), value)
+
+
+def snapshot_samples(snapshot: Snapshot) -> Iterator[Sample]:
+    """Everything that a slow tick saw."""
+    target = snapshot.target
+    for source, reading in snapshot.sources().items():
+        for status in Status:
+            yield Sample(m.SOURCE_STATUS, (target, source, status.value), float(reading.status is status))
+        yield Sample(m.SOURCE_SECONDS, (target, source), reading.seconds)
+    for pairs in (
+        _cgroup(snapshot.cgroup.value),
+        _events(snapshot.events.value),
+        _pressure(snapshot.pressure.value),
+        _throttling(snapshot.throttling.value),
+        _machine(snapshot.machine.value),
+        _tree(snapshot.tree.value),
+        _summed(_processes(snapshot.tree.value)),
+    ):
+        for metric, labels, value in pairs:
+            if value is not None:
+                yield Sample(metric, (target, *labels), float(value))
+    yield from _hooks(target, snapshot.hooks.value or ())
+    own = snapshot.own.value
+    if own is not None:
+        pairs_own: tuple[tuple[m.Metric, float | None], ...] = (
+            (m.OWN_RSS, own.rss),
+            (m.OWN_VMS, own.vms),
+            (m.OWN_CPU, own.user_seconds + own.system_seconds),
+            (m.OWN_FDS, own.open_fds),
+            (m.OWN_START, own.start_time),
+        )
+        for metric, value in pairs_own:
+            if value is not None:
+                yield Sample(metric, (), float(value))
+
+
+def _cgroup(memory: CgroupMemory | None) -> Pairs:
+    if memory is None:
+        return
+    yield m.CGROUP_USAGE, (), memory.usage
+    yield m.CGROUP_WORKING_SET, (), memory.working_set
+    yield m.CGROUP_RECLAIMABLE, (), memory.reclaimable
+    for part in ("anon", "file", "shmem", "kernel"):
+        yield m.CGROUP_PART, (part,), getattr(memory, part)
+    yield m.CGROUP_SWAP, (), memory.swap
+    yield m.CGROUP_PEAK, (), memory.peak
+    yield m.CGROUP_REFAULTS, (), memory.refaults_file
+
+
+def _events(events: CgroupEvents | None) -> Pairs:
+    if events is not None:
+        for event in ("oom", "oom_kill", "high", "max", "failcnt"):
+            yield m.CGROUP_EVENTS, (event,), getattr(events, event)
+
+
+def _pressure(pressure: Pressure | None) -> Pairs:
+    if pressure is not None:
+        yield m.PRESSURE, (pressure.scope, "some"), pressure.some_seconds
+        yield m.PRESSURE, (pressure.scope, "full"), pressure.full_seconds
+
+
+def _throttling(throttling: CpuThrottling | None) -> Pairs:
+    if throttling is not None:
+        yield m.THROTTLED, (), throttling.throttled_seconds
+        yield m.THROTTLED_PERIODS, (), throttling.throttled_periods
+
+
+def _machine(machine: MachineMemory | None) -> Pairs:
+    if machine is not None:
+        yield m.MACHINE_TOTAL, (), machine.total
+        yield m.MACHINE_AVAILABLE, (), machine.available
+        yield m.MACHINE_SWAP, ("total",), machine.swap_total
+        yield m.MACHINE_SWAP, ("free",), machine.swap_free
+
+
+def _tree(tree: Tree | None) -> Pairs:
+    yield m.TARGET_UP, (), float(tree is not None)
+    if tree is not None:
+        yield m.PROCESSES, (), len(tree.processes)
+        yield m.PROCESSES_STARTED, (), tree.started_total
+        yield m.PROCESSES_EXITED, (), tree.exited_total
+
+
+def _processes(tree: Tree | None) -> Pairs:
+    for process in tree.processes if tree is not None else ():
+        yield from _process(process)
+
+
+def _process(process: Process) -> Pairs:
+    slot, sample = process.slot, process.sample
+    yield m.PROCESS_RSS, (slot,), sample.rss
+    yield m.PROCESS_VMS, (slot,), sample.vms
+    yield m.PROCESS_PART, (slot, "anon"), sample.rss_anon
+    yield m.PROCESS_PART, (slot, "file"), sample.rss_file
+    yield m.PROCESS_PART, (slot, "shmem"), sample.rss_shmem
+    yield m.PROCESS_SWAP, (slot,), sample.swap
+    yield m.PROCESS_CPU, (slot, "user"), sample.user_seconds
+    yield m.PROCESS_CPU, (slot, "system"), sample.system_seconds
+    yield m.PROCESS_THREADS, (slot,), sample.threads
+    yield m.PROCESS_FDS, (slot,), sample.open_fds
+    yield m.PROCESS_FAULTS, (slot, "minor"), sample.minor_faults
+    yield m.PROCESS_FAULTS, (slot, "major"), sample.major_faults
+    if slot != "other":
+        yield m.PROCESS_START, (slot,), sample.start_time
+    if (memory := process.memory.value) is not None:
+        yield m.PROCESS_PSS, (slot,), memory.pss
+        yield m.PROCESS_USS, (slot,), memory.uss
+    if (mappings := process.mappings.value) is not None:
+        for kind in ("heap", "anonymous", "file", "shared", "stack", "other"):
+            yield m.PROCESS_MAPPINGS, (slot, kind), getattr(mappings, kind)
+
+
+def _summed(pairs: Pairs) -> Pairs:
+    """Processes beyond the bound share the slot ``other``: their values are added."""
+    sums: dict[tuple[m.Metric, tuple[str, ...]], float] = defaultdict(float)
+    for metric, labels, value in pairs:
+        if value is not None:
+            sums[metric, labels] += value
+    for (metric, labels), value in sums.items():
+        yield metric, labels, value
+
+
+_ALLOCATOR_STATES: Final = ("in_use", "free", "mmapped", "retained")
+
+
+def _hooks(target: str, hooks: Iterable[HookReading]) -> Iterator[Sample]:
+    sums: dict[tuple[m.Metric, tuple[str, ...]], float] = defaultdict(float)
+    latest: dict[tuple[m.Metric, tuple[str, ...]], float] = {}
+    pauses: dict[str, GcStats] = {}
+    for hook in hooks:
+        slot = hook.slot
+        latest[m.HOOK_CONNECTED, (slot,)] = 1.0
+        latest[m.HOOK_ROUND_TRIP, (slot,)] = hook.round_trip
+        if (stats := hook.gc.value) is not None:
+            pauses[slot] = stats
+            for generation, count in enumerate(stats.collections):
+                sums[m.GC_COLLECTIONS, (slot, str(generation))] += count
+            for generation, count in enumerate(stats.collected):
+                sums[m.GC_COLLECTED, (slot, str(generation))] += count
+            for generation, count in enumerate(stats.uncollectable):
+                sums[m.GC_UNCOLLECTABLE, (slot, str(generation))] += count
+        if (allocator := hook.allocator.value) is not None:
+            latest[m.ALLOCATOR_INFO, (slot, allocator.name)] = 1.0
+            for state, value in _allocator(allocator):
+                sums[m.ALLOCATOR, (slot, state)] += value
+        for cache in hook.caches:
+            if cache.bytes is not None:
+                sums[m.CACHE_BYTES, (cache.name,)] += cache.bytes
+            if cache.entries is not None:
+                sums[m.CACHE_ENTRIES, (cache.name,)] += cache.entries
+    for (metric, labels), value in (*latest.items(), *sums.items()):
+        yield Sample(metric, (target, *labels), value)
+    for slot, stats in pauses.items():
+        yield from _pauses((target, slot), stats)
+
+
+def _allocator(stats: AllocatorStats) -> Iterator[tuple[str, int]]:
+    for state in _ALLOCATOR_STATES:
+        value: int | None = getattr(stats, state)
+        if value is not None:
+            yield state, value
+
+
+def _pauses(labels: tuple[str, ...], stats: GcStats) -> Iterator[Sample]:
+    """A classic histogram: cumulative buckets, sum and count."""
+    total = 0
+    for bound, count in zip((*map(str, stats.pause_bounds), "+Inf"), stats.pause_counts, strict=True):
+        total += count
+        yield Sample(m.GC_PAUSE, (*labels, bound), total, "_bucket")
+    yield Sample(m.GC_PAUSE, labels, stats.pause_sum, "_sum")
+    yield Sample(m.GC_PAUSE, labels, total, "_count")

@@ -1,0 +1,1 @@
+"""The sidecar's HTTP: metrics, health, JSON and the live page."""
