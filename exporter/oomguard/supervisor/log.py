@@ -1,8 +1,5 @@
 """The supervisor's own few messages: key=value lines on stderr, never on stdout."""
 
-# ruff: noqa: SIM105
-# contextlib would cost 0.6 MB of private dirty memory.
-
 import os
 import select
 

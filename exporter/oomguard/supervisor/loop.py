@@ -8,9 +8,6 @@
 4. When the target has ended for good the sidecar's control pipe is closed, and we exit with its code.
 """
 
-# ruff: noqa: SIM105
-# contextlib would cost 0.6 MB of private dirty memory.
-
 import os
 import time
 
