@@ -1,0 +1,127 @@
+"""Getting the hook into the target: the environment it is started with, and why no hook has come.
+
+The wheel's .pth file acts wherever OOMGUARD_RUNTIME_DIR is set. Where oomguard is not installed in the
+target's environment, the start-up directory on PYTHONPATH does the same (see hook/startup/sitecustomize.py).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+STARTUP: Final = str(Path(__file__).resolve().parent / "hook" / "startup")
+"""The start-up directory; it holds a sitecustomize.py and nothing else that Python would import."""
+
+_OLDEST: Final = (3, 10)
+_PYTHON: Final = re.compile(r"^(?:python|pypy)(?:(\d)(?:\.(\d+))?)?t?$")
+_WITH_VALUE: Final = "XW"
+_ENDING: Final = "cm"
+
+
+def environment(
+    env: Mapping[str, str], runtime_dir: str, *, target: str = "", inject: bool = True
+) -> dict[str, str]:
+    """Return the target's environment: `env` with the hook's variables, PYTHONPATH extended, never replaced.
+
+    `runtime_dir` is what the hook protocol says: a directory, or ``@name``. With `inject` false nothing
+    starts by itself (OOMGUARD_INJECT=0), but a hook that the application starts still finds the sidecar.
+    Applied twice it changes nothing more.
+    """
+    result = {**env, "OOMGUARD_RUNTIME_DIR": runtime_dir, "OOMGUARD_TARGET": target}
+    result.pop("OOMGUARD_INJECT", None)
+    if not inject:
+        result["OOMGUARD_INJECT"] = "0"
+        return result
+    # Empty entries stay where they are: to Python they mean the working directory.
+    before = env.get("PYTHONPATH", "")
+    places = before.split(os.pathsep) if before else []
+    result["PYTHONPATH"] = os.pathsep.join([STARTUP, *(place for place in places if place != STARTUP)])
+    return result
+
+
+def no_hook_cause(proc_root: Path | str, pid: int) -> str:
+    """Say in one sentence why process `pid`, started with `environment`, has sent no hook.
+
+    Reads PID/exe, PID/cmdline and PID/environ (proc_pid_environ(5): as they were at its exec).
+    """
+    base = Path(proc_root) / str(pid)
+    try:
+        exe = str((base / "exe").readlink()).removesuffix(" (deleted)")
+        command = [os.fsdecode(word) for word in (base / "cmdline").read_bytes().split(b"\0")]
+        variables = dict(
+            os.fsdecode(entry).partition("=")[::2] for entry in (base / "environ").read_bytes().split(b"\0")
+        )
+    except FileNotFoundError:
+        return "the process has ended"
+    except OSError as error:
+        return f"its /proc entries can't be read ({error.strerror}): run as its user or with CAP_SYS_PTRACE"
+    name = Path(exe).name
+    found = _PYTHON.match(name)
+    if not found:
+        return f"{exe} is not Python, and this version of oomguard has a hook for Python only"
+    return _environment_cause(variables) or _python_cause(found, command) or _path_cause(variables, exe)
+
+
+def _environment_cause(variables: Mapping[str, str]) -> str:
+    if "OOMGUARD_RUNTIME_DIR" not in variables:
+        return "its environment was cleaned (sudo, env -i, …): OOMGUARD_RUNTIME_DIR did not reach it"
+    if variables.get("OOMGUARD_HOOK") == "0":
+        return "OOMGUARD_HOOK=0 turns the hook off"
+    if variables.get("OOMGUARD_INJECT") == "0":
+        return "the hook is not injected (--no-inject), and the application has not called hook.start()"
+    return ""
+
+
+def _python_cause(found: re.Match[str], command: Sequence[str]) -> str:
+    major, minor = found.groups()
+    if major is not None and (int(major), int(minor or 99)) < _OLDEST:
+        version = f"{major}.{minor}" if minor else major
+        return f"Python {version} is too old: the hook needs 3.10 or later"
+    flags = _flags(command)
+    if "S" in flags:
+        return "Python was started with -S, which runs no start-up code: call hook.start() in the application"
+    for flag in "IE":
+        if flag in flags:
+            return (
+                f"Python was started with -{flag}, which ignores PYTHONPATH: "
+                "pip install oomguard in the application's environment"
+            )
+    return ""
+
+
+def _path_cause(variables: Mapping[str, str], exe: str) -> str:
+    places = variables.get("PYTHONPATH", "").split(os.pathsep)
+    if STARTUP not in places:
+        return "PYTHONPATH was replaced on the way: keep what it held, or "
+            "pip install oomguard in the application's environment"
+    for place in places[: places.index(STARTUP)]:
+        if place and any((Path(place) / f"sitecustomize{tail}").exists() for tail in (".py", "/__init__.py")):
+            return (
+                f"{place}/sitecustomize.py stands in front of oomguard's and does not run the ones behind it"
+            )
+    return f"no cause was found: can the user of {exe} read {STARTUP} and reach the socket?"
+
+
+def _flags(command: Sequence[str]) -> set[str]:
+    """Collect the one-letter options before the script, ``-c`` or ``-m`` (python(1))."""
+    flags: set[str] = set()
+    words = iter(command[1:])
+    for word in words:
+        if not word.startswith("-") or word == "-":
+            break
+        if word.startswith("--"):
+            if word == "--check-hash-based-pycs":
+                next(words, None)
+            continue
+        for position, letter in enumerate(word[1:], start=1):
+            if letter in _ENDING:
+                return flags
+            if letter in _WITH_VALUE:
+                if position == len(word) - 1:
+                    next(words, None)
+                break
+            flags.add(letter)
+    return flags
