@@ -86,7 +86,7 @@ class Follower:
         found = self._alive(pid)
         if found is None:
             raise UserError(
-                f"no process {pid}; --pid takes one that runs, --pid-file and --match wait for one"
+                f"no process {pid}; give one that runs, or wait for one with --pid-file or --match"
             )
         leader = self._leader(pid)
         if leader != pid:
@@ -154,7 +154,8 @@ class Follower:
             more = f"; and {len(roots) - _LISTED} more" if len(roots) > _LISTED else ""
             trees = "; ".join(f"{pid} {self._command_line(pid)[:100]!r}" for pid in listed)
             raise UserError(
-                f"{what} fits {len(roots)} process trees: {trees}{more}; narrow it, or give --pid of one of them"
+                f"{what} fits {len(roots)} process trees: {trees}{more}; "
+                "narrow it, or give --pid of one of them"
             )
         return stats[roots.pop()].id if roots else None
 
@@ -192,7 +193,7 @@ class Follower:
         return stat.id if stat is not None and not stat.gone else None
 
     def _leader(self, pid: int) -> int:
-        """The process that a thread belongs to; /proc shows threads too, to those who ask."""
+        """Name the process that a thread belongs to; /proc shows threads too, to those who ask."""
         try:
             found = _TGID.search((self._proc / str(pid) / "status").read_bytes())
         except OSError:

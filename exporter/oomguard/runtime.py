@@ -8,6 +8,7 @@ place for a journal, a record or a token.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -32,6 +33,7 @@ _MODE = 0o711
 _SUN_PATH = 108
 """Size of sockaddr_un.sun_path with the closing zero byte: unix(7)."""
 _CONNECT_SECONDS = 0.2
+_MAX_TOKEN = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class RuntimeDir:
 
     @classmethod
     def named(cls, value: str) -> RuntimeDir:
-        """The one that a value of OOMGUARD_RUNTIME_DIR names (see docs/hook-protocol.md)."""
+        """Make sense of a value of OOMGUARD_RUNTIME_DIR, as docs/hook-protocol.md has it."""
         return cls(None, value[1:]) if value.startswith("@") else cls(Path(value))
 
     @classmethod
@@ -111,7 +113,7 @@ class RuntimeDir:
             return _read_own(path)
         except OSError as error:
             raise UserError(
-                f"token file {path}: {error.strerror}; mend its owner and mode, or set OOMGUARD_TOKEN"
+                f"token file {path}: {error.strerror}; remove it, or set OOMGUARD_TOKEN"
             ) from error
 
     def describe(self, pid: int, url: str) -> None:
@@ -124,7 +126,7 @@ class RuntimeDir:
         Path(file.name).replace(self.path / _RECORD)
 
     def record(self) -> Record | None:
-        """What the sidecar wrote there last; None when there is none, or none that can be read."""
+        """Read what the sidecar wrote there last; None when there is none, or none that can be read."""
         if self.path is None:
             return None
         try:
@@ -210,8 +212,8 @@ def _check_length(runtime: RuntimeDir) -> None:
     length = len(os.fsencode(runtime.socket_address))
     if length >= _SUN_PATH:
         raise UserError(
-            f"runtime directory {runtime.path}: its socket's path would have {length} bytes, of {_SUN_PATH - 1} "
-            "that a unix socket's may have; give a shorter --runtime-dir"
+            f"runtime directory {runtime.path}: its socket's path would have {length} bytes, a unix socket's "
+            f"has {_SUN_PATH - 1} at most; give a shorter --runtime-dir"
         )
 
 
@@ -231,12 +233,15 @@ def _is_directory_of(path: Path, uids: set[int]) -> bool:
 
 
 def _read_own(path: Path) -> str:
-    """A file of ours; a token that somebody else put there would be known to them."""
+    """Read a token of ours; one that somebody else put there would be known to them."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with open(descriptor, encoding="ascii") as file:
+    with os.fdopen(descriptor, "rb") as file:
         if os.fstat(descriptor).st_uid not in (0, os.geteuid()):
-            raise PermissionError(1, "it belongs to another user")
-        return file.read().strip()
+            raise PermissionError(errno.EPERM, "it belongs to another user")
+        token = file.read(_MAX_TOKEN).decode("ascii", errors="replace").strip()
+    if not token.isprintable() or not token or "\ufffd" in token:
+        raise OSError(errno.EINVAL, "it holds no token")
+    return token
 
 
 def _sweep(base: Path, proc: Path | str) -> None:
