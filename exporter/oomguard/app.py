@@ -107,7 +107,11 @@ class Sidecar:
         self._hooks = Hooks(runtime.socket_address, self._belongs, gid=_gid())
         self._rules = policy.rules(settings, STEP_NAMES)
         self._broker = Broker(
-            LADDER, ladder=self._ladder, journal=self._journal, counters=self.counters, past=tuple(self._journal.records)
+            LADDER,
+            ladder=self._ladder,
+            journal=self._journal,
+            counters=self.counters,
+            past=tuple(self._journal.records),
         )
         self._lane = FastLane(self._tick, measure_fill_rate())
         self._exporter = Exporter(self._samples)
@@ -123,10 +127,12 @@ class Sidecar:
         try:
             await self._hooks.start()
         except OSError as error:
-            where = self._runtime.describe_address()
-            raise UserError(f"socket {where}: {(error.strerror or str(error)).lower()}; name another directory with --runtime-dir") from None
+            raise UserError(
+                f"socket in {self._runtime.variable}: {(error.strerror or str(error)).lower()}; name another directory with --runtime-dir"
+            ) from None
         runner, url = await self._listen()
-        self._runtime.announce(os.getpid(), url)
+        with contextlib.suppress(OSError):  # oomguard status then needs --url
+            self._runtime.describe(os.getpid(), url)
         if self._control_fd is not None:
             os.set_blocking(self._control_fd, False)
             loop.add_reader(self._control_fd, self._controlled, bytearray())
@@ -134,8 +140,14 @@ class Sidecar:
         LOGGER.info(
             "oomguard started",
             extra=fields(
-                version=__version__, url=url, target=self.target, journal=str(self._journal.path), acts=self.settings.act,
-                high=str(self.settings.high), critical=str(self.settings.critical), goal=str(self.settings.goal),
+                version=__version__,
+                url=url,
+                target=self.target,
+                journal=self._journal.path,
+                acts=self.settings.act,
+                high=str(self.settings.high),
+                critical=str(self.settings.critical),
+                goal=str(self.settings.goal),
             ),
         )
         if self._journal.error:
@@ -159,7 +171,6 @@ class Sidecar:
         self._worker.shutdown(wait=True)
         self._journal.close()
         self._reader.close()
-        self._runtime.withdraw()
         if self._failure is not None:
             raise self._failure
         return 0
@@ -259,7 +270,9 @@ class Sidecar:
         broker.consider(wishes, level, goal=goal, critical=critical)
         if broker.active is not None:
             return level.used, ()
-        ahead = [policy.lowered(thresholds[name], goal, level.rate, lateness) for name in ("high", "critical")]
+        ahead = [
+            policy.lowered(thresholds[name], goal, level.rate, lateness) for name in ("high", "critical")
+        ]
         if broker.held and broker.restraint.floor is not None:
             # What is held back now can start there: look for that, instead of 200 times a second at nothing new.
             ahead.append(broker.restraint.floor + int(RISE * level.limit))
@@ -324,7 +337,11 @@ class Sidecar:
                 Worker(
                     hook,
                     process.slot if process is not None else "other",
-                    memory.uss if memory is not None else (process.sample.rss_anon or 0) if process is not None else 0,
+                    memory.uss
+                    if memory is not None
+                    else (process.sample.rss_anon or 0)
+                    if process is not None
+                    else 0,
                     shared_heap=hook.pid in unfrozen and (hook.forked or hook.pid in sharing),
                 )
             )
@@ -335,13 +352,13 @@ class Sidecar:
     async def _slow_lane(self) -> None:
         while True:
             began = time.monotonic()
+            self._wake.clear()
             try:
                 spent = await self._slow_tick()
             except Exception:
                 LOGGER.exception("slow tick failed")
                 spent = 0.0
             pause = min(SLOWEST_INTERVAL, max(SLOW_INTERVAL, BUDGET * spent)) - (time.monotonic() - began)
-            self._wake.clear()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), max(0.05, pause))
 
@@ -426,7 +443,10 @@ class Sidecar:
         if kills is not None:
             if self._oom_kills is not None and kills > self._oom_kills:
                 self._journal.write("oom_kill", count=kills - self._oom_kills)
-                LOGGER.error("the kernel's OOM killer struck in the target's cgroup", extra=fields(kills=kills - self._oom_kills))
+                LOGGER.error(
+                    "the kernel's OOM killer struck in the target's cgroup",
+                    extra=fields(kills=kills - self._oom_kills),
+                )
             self._oom_kills = kills
         waited = time.monotonic() - self._root_since
         if self._root is not None and not self._said_no_hook and waited > HOOK_GRACE:
@@ -446,10 +466,13 @@ class Sidecar:
     def _live(self) -> list[Sample]:
         """What changes between slow ticks."""
         target = self.target
-        samples = list(level_samples(self._level, target, self.thresholds(self._level))) if self._level else []
+        samples = (
+            list(level_samples(self._level, target, self.thresholds(self._level))) if self._level else []
+        )
         firing = {rule.alertname for rule in self._firing}
         samples += [
-            Sample(m.ALERT_FIRING, (target, rule.alertname), float(rule.alertname in firing)) for rule in self._rules
+            Sample(m.ALERT_FIRING, (target, rule.alertname), float(rule.alertname in firing))
+            for rule in self._rules
         ]
         samples.append(Sample(m.RUN_ACTIVE, (target,), float(self._broker.active is not None)))
         if self._broker.reaction is not None:
@@ -490,7 +513,9 @@ class Sidecar:
         """Why memory is not being read, or an empty string."""
         if self._level is not None:
             return ""
-        return "waiting for the target" if self._root is None else "memory can't be read yet; see /api/v1/status"
+        return (
+            "waiting for the target" if self._root is None else "memory can't be read yet; see /api/v1/status"
+        )
 
     def status(self, *, command_lines: bool) -> dict[str, Any]:
         """Body of /api/v1/status."""
@@ -518,7 +543,7 @@ class Sidecar:
                 "lateness": round(self._lane.lateness.now(time.monotonic()), 4),
                 "fill_rate": round(self._lane.fill_rate),
             },
-            "journal": {"path": str(self._journal.path), "error": self._journal.error},
+            "journal": {"path": str(self._journal.path or ""), "error": self._journal.error},
             **shown,
         }
 

@@ -65,7 +65,11 @@ class Restraint:
     def holds_step(self, step: str, level: Level) -> bool:
         """Whether a step is in its cooldown: it proved ineffective lately, at about this level."""
         cooldown = self._cooldowns.get(step)
-        return cooldown is not None and level.at < cooldown.until and level.used < cooldown.used + RISE * level.limit
+        return (
+            cooldown is not None
+            and level.at < cooldown.until
+            and level.used < cooldown.used + RISE * level.limit
+        )
 
     def step_ended(self, step: Step, report: StepReport, level: Level) -> None:
         """Learn from one step."""

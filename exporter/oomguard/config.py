@@ -85,7 +85,16 @@ def parse_listen(value: str) -> str:
 
 
 def _switch(value: str) -> bool:
-    choices = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
+    choices = {
+        "1": True,
+        "true": True,
+        "on": True,
+        "yes": True,
+        "0": False,
+        "false": False,
+        "off": False,
+        "no": False,
+    }
     if value.lower() not in choices:
         raise ValueError(f"{value!r} is not on or off; write true or false")
     return choices[value.lower()]
@@ -163,7 +172,11 @@ _FAMILIAR: Final = (
 
 
 def load(
-    flags: Mapping[str, str | None], env: Mapping[str, str], file: Path | None = None, *, base: Settings | None = None
+    flags: Mapping[str, str | None],
+    env: Mapping[str, str],
+    file: Path | None = None,
+    *,
+    base: Settings | None = None,
 ) -> Settings:
     """Settings from flags (by field name), the environment and a file, over `base` or the defaults.
 
@@ -237,7 +250,9 @@ def _take_file(file: Path, take: Callable[[Setting, str, str], None], problems: 
     def walk(mapping: yaml.Node, prefix: str) -> None:
         if not isinstance(mapping, yaml.MappingNode):
             name = f"{prefix.rstrip('.')!r}" if prefix else "the file"
-            problems.append(Problem(f"{file}:{mapping.start_mark.line + 1}", f"{name} must hold keys and values"))
+            problems.append(
+                Problem(f"{file}:{mapping.start_mark.line + 1}", f"{name} must hold keys and values")
+            )
             return
         seen: set[str] = set()
         for key_node, value in mapping.value:
@@ -251,7 +266,9 @@ def _take_file(file: Path, take: Callable[[Setting, str, str], None], problems: 
                 walk(value, key + ".")
             elif key not in known:
                 names = sorted(name for name in known if name.startswith(prefix))
-                problems.append(Problem(where, f"unknown setting {key!r}; the settings are {', '.join(names)}"))
+                problems.append(
+                    Problem(where, f"unknown setting {key!r}; the settings are {', '.join(names)}")
+                )
             elif not isinstance(value, yaml.ScalarNode):
                 problems.append(Problem(where, f"{key!r} takes a single value"))
             else:

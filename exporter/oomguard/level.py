@@ -58,7 +58,9 @@ class LevelReader:
         self.limit = choose_limit(self._settings, cgroup.value, machine)
         self._rss.update(tuple(processes))
         before = self._kind
-        in_cgroup = cgroup.value is not None and self.limit is not None and self.limit[1] is LimitOrigin.CGROUP
+        in_cgroup = (
+            cgroup.value is not None and self.limit is not None and self.limit[1] is LimitOrigin.CGROUP
+        )
         if self._settings.used == "rss":
             self._kind = UsedKind.RSS
         elif not in_cgroup:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-T = TypeVar("T")
+T = TypeVar("T", covariant=True)
 
 
 class Status(enum.Enum):
@@ -349,7 +349,7 @@ class Snapshot:
             "throttling": self.throttling,
             "machine": self.machine,
             "hook": self.hooks,
-        }  # type: ignore[dict-item]
+        }
 
 
 class StepOutcome(enum.Enum):

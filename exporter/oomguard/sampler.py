@@ -42,7 +42,9 @@ def measure_fill_rate() -> float:
     if sys.platform != "linux":
         return 6e9
     size = 8 << 20
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x8000  # MAP_POPULATE: in the mmap module since 3.10 on some builds only
+    flags = (
+        mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x8000
+    )  # MAP_POPULATE: in the mmap module since 3.10 on some builds only
     try:
         began = time.perf_counter()
         block = mmap.mmap(-1, size, flags=flags)

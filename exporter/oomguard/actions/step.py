@@ -120,7 +120,9 @@ async def order(worker: Worker, step: str, situation: Situation) -> Answer:
         _number(raw.get("seconds")),
         _number(raw.get("stall")),
         int(_number(raw.get("freed_in_allocator"))),
-        {str(key)[:32]: value for key, value in list(details.items())[:8]} if isinstance(details, dict) else {},
+        {str(key)[:32]: value for key, value in list(details.items())[:8]}
+        if isinstance(details, dict)
+        else {},
     )
 
 

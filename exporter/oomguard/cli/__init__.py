@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments, target = arguments[:split], arguments[split + 1 :]
     try:
         if arguments[:1] == [SIDECAR]:
-            return _module(SIDECAR).run(arguments[1:])
+            return int(_module(SIDECAR).run(arguments[1:]))
         options = _parser(arguments[0] if arguments else "").parse_args(arguments)
         if options.command is None:
             _parser("").print_help()
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if target is not None and options.command not in ("run",):
             raise UserError(f"oomguard {options.command} takes no command after --; only run does")
         options.target_command = target
-        return _module(options.command).run(options)
+        return int(_module(options.command).run(options))
     except UserError as error:
         print("\n".join(f"oomguard: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return 2

@@ -12,7 +12,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of ``cleanup``."""
     add_where(parser)
     parser.add_argument("--steps", metavar="A,B", help="only these steps (default: all there are)")
-    parser.add_argument("--goal", help="stop there: a ratio, a percentage or a size (default: the goal in force)")
+    parser.add_argument(
+        "--goal", help="stop there: a ratio, a percentage or a size (default: the goal in force)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -24,5 +26,7 @@ def run(options: argparse.Namespace) -> int:
     if options.goal:
         body["goal"] = options.goal
     ordered = call(url, "/admin/cleanup", token=token, body=body)
-    print(f"run {ordered['run']} ordered: {format_size(ordered['used'])} used, goal {format_size(ordered['goal'])}; see oomguard journal")
+    print(
+        f"run {ordered['run']} ordered: {format_size(ordered['used'])} used, goal {format_size(ordered['goal'])}; see oomguard journal"
+    )
     return 0

@@ -18,21 +18,38 @@ MAX_ANSWER = 16 << 20
 
 def add_where(parser: argparse.ArgumentParser) -> None:
     """Options that say which sidecar is meant."""
-    parser.add_argument("--url", default=os.environ.get("OOMGUARD_URL"), help="address of the sidecar, where several run here (or OOMGUARD_URL)")
+    parser.add_argument(
+        "--url",
+        default=os.environ.get("OOMGUARD_URL"),
+        help="address of the sidecar, where several run here (or OOMGUARD_URL)",
+    )
 
 
 def running(options: argparse.Namespace) -> tuple[str, str]:
     """URL and token of the sidecar that is meant; raises UserError when none or several run."""
     given = os.environ.get("OOMGUARD_TOKEN", "")
-    live = runtime.RuntimeDir.find()
+    live = [
+        (record.url, place) for place in runtime.RuntimeDir.find() if (record := place.record()) is not None
+    ]
     if options.url:
-        return options.url, given or next((found.token() for found in live if found.url == options.url), "")
+        return options.url, given or next((_token(place) for url, place in live if url == options.url), "")
     if not live:
-        raise UserError("no sidecar is running here; start one with oomguard run -- COMMAND, or name it with --url")
+        raise UserError(
+            "no sidecar is running here; start one with oomguard run -- COMMAND, or name it with --url"
+        )
     if len(live) > 1:
-        known = ", ".join(sorted(found.url for found in live))
+        known = ", ".join(sorted(url for url, _ in live))
         raise UserError(f"several sidecars are running here: {known}; name one with --url")
-    return live[0].url, given or live[0].token()
+    url, place = live[0]
+    return url, given or _token(place)
+
+
+def _token(place: runtime.RuntimeDir) -> str:
+    """Its token; empty where we may not read it: reading needs none, and ordering will say so."""
+    try:
+        return place.token() or ""
+    except UserError:
+        return ""
 
 
 def call(url: str, path: str, *, token: str = "", body: object = None) -> Any:
@@ -56,5 +73,7 @@ def call(url: str, path: str, *, token: str = "", body: object = None) -> Any:
     finally:
         connection.close()
     if answer.status >= 400:  # noqa: PLR2004 - an HTTP error
-        raise UserError(f"{url}: {told.get('error', answer.reason) if isinstance(told, dict) else answer.reason}")
+        raise UserError(
+            f"{url}: {told.get('error', answer.reason) if isinstance(told, dict) else answer.reason}"
+        )
     return told

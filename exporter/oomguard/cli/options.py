@@ -12,8 +12,12 @@ from oomguard.errors import UserError
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """The options of `oomguard.config.SETTINGS`, and ``--config``."""
-    group = parser.add_argument_group("settings", f"also from the environment and {DEFAULT_FILE}; see docs/configuration.md")
-    group.add_argument("--config", metavar="FILE", help=f"configuration file (default: {DEFAULT_FILE}, where there is one)")
+    group = parser.add_argument_group(
+        "settings", f"also from the environment and {DEFAULT_FILE}; see docs/configuration.md"
+    )
+    group.add_argument(
+        "--config", metavar="FILE", help=f"configuration file (default: {DEFAULT_FILE}, where there is one)"
+    )
     for setting in SETTINGS:
         if setting.flag is not None:
             group.add_argument(setting.flag, dest=setting.field, metavar="VALUE", help=setting.help)
@@ -34,4 +38,6 @@ def needs_sidecar() -> None:
         import aiohttp  # noqa: F401, PLC0415
         import prometheus_client  # noqa: F401, PLC0415
     except ImportError as error:
-        raise UserError(f"{error.name} is not installed: the sidecar needs pip install 'oomguard[sidecar]'") from None
+        raise UserError(
+            f"{error.name} is not installed: the sidecar needs pip install 'oomguard[sidecar]'"
+        ) from None

@@ -17,10 +17,26 @@ from oomguard.errors import UserError
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of ``run``."""
     parser.usage = "oomguard run [OPTION …] -- COMMAND [ARGUMENT …]"
-    parser.add_argument("--restart", action="store_true", help="start the command again when it fails, with exponential backoff")
-    parser.add_argument("--max-restarts", type=int, default=10, metavar="N", help="restarts in an hour after which to give up (default 10)")
-    parser.add_argument("--no-inject", action="store_true", help="leave the hook out of the command's interpreters")
-    parser.add_argument("--no-oom-adj", action="store_true", help="leave the command's oom_score_adj as it is, instead of raising it by 100")
+    parser.add_argument(
+        "--restart",
+        action="store_true",
+        help="start the command again when it fails, with exponential backoff",
+    )
+    parser.add_argument(
+        "--max-restarts",
+        type=int,
+        default=10,
+        metavar="N",
+        help="restarts in an hour after which to give up (default 10)",
+    )
+    parser.add_argument(
+        "--no-inject", action="store_true", help="leave the hook out of the command's interpreters"
+    )
+    parser.add_argument(
+        "--no-oom-adj",
+        action="store_true",
+        help="leave the command's oom_score_adj as it is, instead of raising it by 100",
+    )
     add_settings(parser)
 
 
@@ -28,12 +44,16 @@ def run(options: argparse.Namespace) -> int:
     """Never returns when it works: the supervisor takes this process over."""
     command = options.target_command
     if not command:
-        raise UserError("no command to run; write oomguard run -- COMMAND, for example oomguard run -- python app.py")
+        raise UserError(
+            "no command to run; write oomguard run -- COMMAND, for example oomguard run -- python app.py"
+        )
     if shutil.which(command[0]) is None:
-        raise UserError(f"command {command[0]!r} is not an executable file and not found on PATH; check its name, or activate its environment")
+        raise UserError(
+            f"command {command[0]!r} is not an executable file and not found on PATH; check its name, or activate its environment"
+        )
     if options.max_restarts < 1:
         raise UserError(f"--max-restarts {options.max_restarts} is below 1; leave --restart out instead")
-    start(
+    return start(
         settings_from(options),
         command,
         restart=options.restart,
@@ -57,7 +77,7 @@ def start(
         if importlib.util.find_spec(package) is None:
             raise UserError(f"{package} is not installed: the sidecar needs pip install 'oomguard[sidecar]'")
     place = runtime.prepare(settings.runtime_dir, str(os.getpid()))
-    environment = inject.environment(os.environ, place.environment, target=settings.target, inject=hook)
+    environment = inject.environment(os.environ, place.variable, target=settings.target, inject=hook)
     sidecar = [sys.executable, "-I", "-m", "oomguard", "sidecar", settings.to_json()]
     argv = supervisor.command(
         python=sys.executable,

@@ -17,10 +17,13 @@ def run(arguments: Sequence[str]) -> int:
     settings = Settings.from_json(arguments[0])
     log.setup(settings.log_level, settings.log_format)
     try:
-        place = runtime.RuntimeDir.from_environment(os.environ)
+        place = runtime.RuntimeDir.named(os.environ[runtime.VARIABLE])
         control, ready = int(os.environ["OOMGUARD_CONTROL_FD"]), int(os.environ["OOMGUARD_READY_FD"])
     except (KeyError, ValueError):
-        print("oomguard: sidecar is started by oomguard run; use oomguard watch to guard a running process", file=sys.stderr)
+        print(
+            "oomguard: sidecar is started by oomguard run; use oomguard watch to guard a running process",
+            file=sys.stderr,
+        )
         return 2
     try:
         return guard(settings, place, control_fd=control, ready_fd=ready)

@@ -26,7 +26,9 @@ def run(options: argparse.Namespace) -> int:
         hooks = [hook for hook in status.get("hooks", []) if hook["pid"] == options.hook]
         if not hooks:
             known = ", ".join(str(hook["pid"]) for hook in status.get("hooks", [])) or "none"
-            raise UserError(f"--hook {options.hook}: no hook of that process is connected (connected: {known})")
+            raise UserError(
+                f"--hook {options.hook}: no hook of that process is connected (connected: {known})"
+            )
         print(json.dumps(hooks[0], indent=2))
     elif options.json:
         print(json.dumps(status, indent=2))
@@ -39,7 +41,10 @@ def _lines(url: str, status: dict[str, Any]) -> list[str]:
     level = status["level"]
     lines = [f"{status['target']}  {url}"]
     if level is None:
-        lines.append("memory   unknown: " + ("waiting for the target" if status["pid"] is None else "see the sources below"))
+        lines.append(
+            "memory   unknown: "
+            + ("waiting for the target" if status["pid"] is None else "see the sources below")
+        )
     else:
         lines.append(
             f"memory   {level['ratio']:.1%} of limit: {format_size(level['used'])} / {format_size(level['limit'])} "

@@ -8,15 +8,22 @@ import os
 from oomguard import log, runtime
 from oomguard.attach import Follower, Selector
 from oomguard.cli.options import add_settings, needs_sidecar, settings_from
+from oomguard.errors import UserError
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of ``watch``."""
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--pid", metavar="N", help="the process with this PID")
-    which.add_argument("--pid-file", metavar="FILE", help="the process whose PID stands in this file, again after a restart")
-    which.add_argument("--match", metavar="REGEX", help="the process whose command line matches, again after a restart")
-    which.add_argument("--port", metavar="PORT", help="the process that listens on this TCP port, again after a restart")
+    which.add_argument(
+        "--pid-file", metavar="FILE", help="the process whose PID stands in this file, again after a restart"
+    )
+    which.add_argument(
+        "--match", metavar="REGEX", help="the process whose command line matches, again after a restart"
+    )
+    which.add_argument(
+        "--port", metavar="PORT", help="the process that listens on this TCP port, again after a restart"
+    )
     add_settings(parser)
 
 
@@ -24,7 +31,12 @@ def run(options: argparse.Namespace) -> int:
     """Guard until interrupted."""
     settings = settings_from(options)
     follower = Follower(
-        Selector.parse(pid=options.pid, pid_file=options.pid_file, match=options.match, port=options.port)
+        Selector(
+            pid=_number("--pid", options.pid),
+            pid_file=options.pid_file,
+            match=options.match,
+            port=_number("--port", options.port),
+        )
     )
     needs_sidecar()
     from oomguard.app import guard  # noqa: PLC0415 - brings aiohttp, which needs_sidecar has looked for
@@ -32,5 +44,11 @@ def run(options: argparse.Namespace) -> int:
     log.setup(settings.log_level, settings.log_format)
     follower.find()  # what the user can mend is said before anything is started
     place = runtime.prepare(settings.runtime_dir, "watch")
-    os.environ["OOMGUARD_RUNTIME_DIR"] = place.environment
+    os.environ[runtime.VARIABLE] = place.variable
     return guard(settings, place, follower=follower)
+
+
+def _number(flag: str, text: str | None) -> int | None:
+    if text is not None and not (text.isdecimal() and int(text) > 0):
+        raise UserError(f"{flag} {text!r} is not a number above zero")
+    return int(text) if text is not None else None

@@ -183,8 +183,8 @@ def _hooks(target: str, hooks: Iterable[HookReading]) -> Iterator[Sample]:
                 sums[m.GC_UNCOLLECTABLE, (slot, str(generation))] += count
         if (allocator := hook.allocator.value) is not None:
             latest[m.ALLOCATOR_INFO, (slot, allocator.name)] = 1.0
-            for state, value in _allocator(allocator):
-                sums[m.ALLOCATOR, (slot, state)] += value
+            for state, size in _allocator(allocator):
+                sums[m.ALLOCATOR, (slot, state)] += size
         for cache in hook.caches:
             if cache.bytes is not None:
                 sums[m.CACHE_BYTES, (cache.name,)] += cache.bytes

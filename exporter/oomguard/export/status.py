@@ -51,7 +51,9 @@ def snapshot_json(snapshot: Snapshot, *, command_lines: bool) -> dict[str, Any]:
     return {
         "time": snapshot.time,
         "sources": {name: reading_json(reading) for name, reading in snapshot.sources().items()},
-        "processes": [_process(process, command_lines=command_lines) for process in (tree.processes if tree else ())],
+        "processes": [
+            _process(process, command_lines=command_lines) for process in (tree.processes if tree else ())
+        ],
         "hooks": [_hook(hook) for hook in snapshot.hooks.value or ()],
     }
 
@@ -67,7 +69,9 @@ def reading_json(reading: Reading[Any]) -> dict[str, Any]:
 def advice(snapshot: Snapshot) -> str:
     """One sentence on where memory could come from, empty when nothing stands out."""
     retained = sum(
-        hook.allocator.value.retained or 0 for hook in snapshot.hooks.value or () if hook.allocator.value is not None
+        hook.allocator.value.retained or 0
+        for hook in snapshot.hooks.value or ()
+        if hook.allocator.value is not None
     )
     cached = sum(cache.bytes or 0 for hook in snapshot.hooks.value or () for cache in hook.caches)
     parts = []
@@ -120,5 +124,7 @@ def _hook(hook: HookReading) -> dict[str, Any]:
         "gc": {"collections": list(gc.collections), "pause_last_full": gc.pause_last_full}
         if gc
         else reading_json(hook.gc),
-        "caches": [{"name": cache.name, "bytes": cache.bytes, "entries": cache.entries} for cache in hook.caches],
+        "caches": [
+            {"name": cache.name, "bytes": cache.bytes, "entries": cache.entries} for cache in hook.caches
+        ],
     }

@@ -100,11 +100,11 @@ class Hook:
 class Hooks:
     """The socket and the hooks that are connected to it.
 
-    `address` is a path, or an abstract name that begins with a NUL byte. `belongs` says whether a
+    `address` is a path, or as bytes an abstract name that begins with a NUL byte. `belongs` says whether a
     PID is in the target's tree: such a peer is served whatever its uid.
     """
 
-    def __init__(self, address: str, belongs: Callable[[int], bool], *, gid: int | None = None) -> None:
+    def __init__(self, address: str | bytes, belongs: Callable[[int], bool], *, gid: int | None = None) -> None:
         self.connected: dict[int, Hook] = {}
         self.errors: Counter[HookErrorReason] = Counter()
         self._address = address
@@ -118,12 +118,11 @@ class Hooks:
 
     async def start(self) -> None:
         """Listen; raises OSError when the socket can't be made."""
-        abstract = self._address.startswith("\0")
-        if not abstract:
+        if isinstance(self._address, str):
             # Only one sidecar serves a runtime directory; what lies there is a dead one's.
             Path(self._address).unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._serve, self._address, limit=MAX_LINE, backlog=MAX_HOOKS)
-        if not abstract:
+        self._server = await asyncio.start_unix_server(self._serve, self._address, limit=MAX_LINE, backlog=MAX_HOOKS)  # type: ignore[arg-type]
+        if isinstance(self._address, str):
             # Anyone may knock, SO_PEERCRED decides: a worker that dropped its privileges is let in too.
             os.chmod(self._address, 0o666)  # noqa: S103
 
@@ -133,7 +132,7 @@ class Hooks:
             self._server.close()
         for writer in list(self._writers):
             writer.close()
-        if self._server is not None and not self._address.startswith("\0"):
+        if self._server is not None and isinstance(self._address, str):
             Path(self._address).unlink(missing_ok=True)
 
     def members(self) -> list[Hook]:

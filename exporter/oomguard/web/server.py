@@ -41,13 +41,20 @@ class View(Protocol):
         """Order a cleanup; raises UserError for steps or a goal that there is not, LookupError without a target."""
 
 
-def build(view: View, token: str, *, loopback: bool) -> web.Application:
-    """The application; `loopback` says that only this machine can read, so command lines may be shown."""
+def build(view: View, token: str | None, *, loopback: bool) -> web.Application:
+    """The application; `loopback` says that only this machine can read, so command lines may be shown.
+
+    Without a token nothing can be ordered.
+    """
     routes = web.RouteTableDef()
 
     def authenticated(request: web.Request) -> bool:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
+        return (
+            token is not None
+            and scheme.lower() == "bearer"
+            and hmac.compare_digest(given.strip().encode(), token.encode())
+        )
 
     @routes.get("/metrics")
     async def metrics(request: web.Request) -> web.Response:
@@ -103,7 +110,10 @@ def build(view: View, token: str, *, loopback: bool) -> web.Application:
     @routes.post("/admin/cleanup")
     async def cleanup(request: web.Request) -> web.Response:
         if "Authorization" not in request.headers:
-            return _error(401, "no token; send Authorization: Bearer with the token of OOMGUARD_TOKEN or the runtime directory")
+            return _error(
+                401,
+                "no token; send Authorization: Bearer with the token of OOMGUARD_TOKEN or the runtime directory",
+            )
         if not authenticated(request):
             return _error(403, "wrong token")
         try:
@@ -111,9 +121,13 @@ def build(view: View, token: str, *, loopback: bool) -> web.Application:
         except (ValueError, RecursionError):
             return _error(400, "the body is not JSON")
         if not isinstance(body, dict):
-            return _error(400, 'the body is not an object; send for example {"steps": ["caches", "gc"], "goal": 0.7}')
+            return _error(
+                400, 'the body is not an object; send for example {"steps": ["caches", "gc"], "goal": 0.7}'
+            )
         steps, goal = body.get("steps"), body.get("goal")
-        if steps is not None and not (isinstance(steps, list) and all(isinstance(step, str) for step in steps)):
+        if steps is not None and not (
+            isinstance(steps, list) and all(isinstance(step, str) for step in steps)
+        ):
             return _error(400, f"steps is {steps!r}; send a list of names")
         if not isinstance(goal, int | float | str | None) or isinstance(goal, bool):
             return _error(400, f"goal is {goal!r}; send a ratio, a percentage or a size")
