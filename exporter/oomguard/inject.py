@@ -95,8 +95,9 @@ def _python_cause(found: re.Match[str], command: Sequence[str]) -> str:
 def _path_cause(variables: Mapping[str, str], exe: str) -> str:
     places = variables.get("PYTHONPATH", "").split(os.pathsep)
     if STARTUP not in places:
-        return "PYTHONPATH was replaced on the way: keep what it held, or "
-            "pip install oomguard in the application's environment"
+        return (
+            "PYTHONPATH was replaced on the way: keep its entries, or install oomguard beside the application"
+        )
     for place in places[: places.index(STARTUP)]:
         if place and any((Path(place) / f"sitecustomize{tail}").exists() for tail in (".py", "/__init__.py")):
             return (
