@@ -1,6 +1,7 @@
 """A heap of --size MB of small Python objects, shared copy-on-write by --children forked children.
 
-The children leave it alone. Added up, their RSS is far above the box; what the box holds is little more than one heap.
+The children leave it alone. Added up, their RSS is far above the box; what the box holds is little more
+than one heap.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ figures after each piece. The time kept for a piece is the one *before* it was a
 reckoned from it is never too short: not by the piece, nor by a wait for the GIL after it (beside --spinners
 spinning threads that is most of it). The cache's ``clear`` notes the arrival. All times are CLOCK_MONOTONIC.
 
-A line for each round: ``{"arrived": s, "rate": bytes/s, "trail": [[s, bytes], ...]}``; the trail holds the last
-pieces before the arrival: when each began, and what was in use (usage less file cache) after it.
+A line for each round: ``{"arrived": s, "rate": bytes/s, "trail": [[s, bytes], ...]}``; the trail holds the
+last pieces before the arrival: when each began, and what was in use (usage less file cache) after it.
 
 ``--orders SOCKET`` takes the order from a datagram socket instead of oomguard's hook: for baselines.
 """
