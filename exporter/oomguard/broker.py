@@ -40,9 +40,10 @@ class Cooldown:
 class Restraint:
     """What earlier runs taught: pure state, no clock, no I/O.
 
-    A run that missed its goal leaves a floor: no further run until memory has exceeded it by `RISE` of the limit. If it gave
-    back less than `RISE` there is an exponential back-off as well, which a critical level waives: what
-    can be tried in the last tenth is tried. A run that worked may repeat at once.
+    A run that missed its goal and freed less than `RISE` of the limit leaves a floor, and an exponential back-off. No
+    further run starts until memory has exceeded the floor by `RISE`; the back-off is waived at a
+    critical level: what can be tried in the last tenth is tried. A run that freed something, even if malloc kept it,
+    may repeat at once: the application is filling what was emptied, and would go on beyond it.
     """
 
     def __init__(self, *, floor: int | None = None, failures: int = 0) -> None:
@@ -82,15 +83,11 @@ class Restraint:
         """Learn from a whole run."""
         if outcome is RunOutcome.GOAL_REACHED:
             self.relax()
-        elif outcome is RunOutcome.GOAL_NOT_REACHED:
+        elif outcome is RunOutcome.GOAL_NOT_REACHED and run.freed < RISE * level.limit:
             self.floor = level.used
             self._tried = run.steps
-            if run.level.used - level.used < RISE * level.limit:
-                self.not_before = level.at + min(LAST_BACKOFF, FIRST_BACKOFF * 2**self.failures)
-                self.failures += 1
-            else:
-                self.failures = 0
-                self.not_before = 0.0
+            self.not_before = level.at + min(LAST_BACKOFF, FIRST_BACKOFF * 2**self.failures)
+            self.failures += 1
 
     def relax(self) -> None:
         """Memory is below the goal: nothing that was learned holds any more."""
