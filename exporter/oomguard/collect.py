@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from oomguard.model import (
     CgroupEvents,
@@ -24,12 +25,37 @@ from oomguard.model import (
     Tree,
 )
 from oomguard.sources.cgroup import Cgroup
+from oomguard.sources.fast_rss import FastRss
 from oomguard.sources.machine import read_machine
 from oomguard.sources.procfs import read_process
 from oomguard.sources.reading import Absent, read
 from oomguard.sources.tree import ProcessTree
 
 PORTABLE = sys.platform != "linux"
+"""No /proc and no cgroups: what psutil gives has to do."""
+
+if TYPE_CHECKING:
+    from oomguard.sources import portable
+
+
+def process_tree(
+    proc: str, *, adopted_by: int | None, excluded: frozenset[int]
+) -> ProcessTree | portable.ProcessTree:
+    """The source of the target's tree on this system."""
+    if PORTABLE:
+        from oomguard.sources import portable  # noqa: PLC0415 - brings psutil, which Linux does without
+
+        return portable.ProcessTree(adopted_by=adopted_by, excluded=excluded)
+    return ProcessTree(proc, adopted_by=adopted_by, excluded=excluded)
+
+
+def rss_reader(proc: str) -> FastRss | portable.FastRss:
+    """The fast lane's reader for a target without a cgroup limit, on this system."""
+    if PORTABLE:
+        from oomguard.sources import portable  # noqa: PLC0415 - as above
+
+        return portable.FastRss()
+    return FastRss(proc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +76,7 @@ class Collected:
 class Collector:
     """Reads all sources of one target. Used by one thread at a time."""
 
-    def __init__(self, tree: ProcessTree, *, proc: str = "/proc") -> None:
+    def __init__(self, tree: ProcessTree | portable.ProcessTree, *, proc: str = "/proc") -> None:
         self._tree = tree
         self._proc = proc
         self._source: Cgroup | None = None

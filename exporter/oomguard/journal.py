@@ -40,7 +40,7 @@ class Journal:
         path: Path | None,
         *,
         now: Callable[[], float] = time.time,
-        sync: Callable[[int], None] | None = None,
+        sync: Callable[[int], object] | None = None,
     ) -> None:
         self.path = path
         self.errors = 0

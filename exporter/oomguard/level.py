@@ -8,12 +8,16 @@ target's tree: a limit that someone wrote down is meant for their service alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from oomguard.config import Settings
 from oomguard.model import CgroupMemory, Level, LimitOrigin, MachineMemory, Process, Reading, UsedKind
 from oomguard.sampler import Growth
 from oomguard.sources.cgroup import Cgroup, FastMemory
 from oomguard.sources.fast_rss import FastRss
+
+if TYPE_CHECKING:
+    from oomguard.sources import portable
 
 
 def choose_limit(
@@ -38,7 +42,7 @@ class LevelReader:
     `read` is called on the event loop, `update` and `close` too.
     """
 
-    def __init__(self, settings: Settings, rss: FastRss) -> None:
+    def __init__(self, settings: Settings, rss: FastRss | portable.FastRss) -> None:
         self.limit: tuple[int, LimitOrigin] | None = None
         self._settings = settings
         self._growth = Growth()
@@ -89,6 +93,13 @@ class LevelReader:
             self._rate = self._growth.add(at, used)
         limit, origin = self.limit
         return Level(at, used, limit, origin, self._kind, self._rate)
+
+    def resident(self) -> int | None:
+        """RSS of the whole tree now; None where it can't be read."""
+        try:
+            return self._rss.read(kind=UsedKind.RSS)
+        except OSError:
+            return None
 
     def close(self) -> None:
         """Close every descriptor."""

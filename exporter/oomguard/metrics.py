@@ -386,7 +386,7 @@ REACTION = _gauge(
 TARGET_UP = _gauge(
     "oomguard_target_up", "oomguard.target.up", "1", "1 while the target's main process lives."
 )
-TARGET_RESTARTS = _counter(
+TARGET_STARTS = _counter(
     "oomguard_target_starts_total",
     "oomguard.target.starts",
     "{start}",

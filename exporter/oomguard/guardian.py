@@ -1,0 +1,152 @@
+"""The guardian: at every fast tick, from the level to alerts, wishes and the broker.
+
+Runs on the event loop. It decides nothing itself: `policy` says what fires, `broker` what is done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from oomguard import policy
+from oomguard.actions import LADDER, STEP_NAMES
+from oomguard.actions.ladder import Ladder
+from oomguard.actions.step import Worker
+from oomguard.broker import RISE, Broker
+from oomguard.config import Settings
+from oomguard.counters import Counters
+from oomguard.journal import Journal
+from oomguard.level import LevelReader
+from oomguard.log import LOGGER, fields
+from oomguard.model import HookReading, Level, Reading
+from oomguard.policy import Wish
+from oomguard.sampler import FastLane, measure_fill_rate
+from oomguard.sizes import megabytes
+from oomguard.sources.hooks import Hooks
+from oomguard.state import State
+
+SAY_AGAIN: Final = 1.0
+"""Seconds for which an alert that flaps is not logged again."""
+
+
+class Guardian:
+    """Reads the level, evaluates the policy, follows its wishes."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: State,
+        reader: LevelReader,
+        hooks: Hooks,
+        journal: Journal,
+        counters: Counters,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.rules = policy.rules(settings, STEP_NAMES)
+        self.firing: tuple[policy.Rule, ...] = ()
+        self.lane = FastLane(self._tick, measure_fill_rate(), clock=clock)
+        self.broker = Broker(
+            LADDER,
+            ladder=lambda held: Ladder(
+                LADDER,
+                measure=self.measure,
+                workers=self.workers,
+                held=held,
+                journal=journal,
+                counters=counters,
+            ),
+            journal=journal,
+            counters=counters,
+            past=tuple(journal.records),
+        )
+        self._settings = settings
+        self._state = state
+        self._reader = reader
+        self._hooks = hooks
+        self._clock = clock
+        self._said: dict[str, float] = {}
+
+    def thresholds(self, level: Level) -> dict[str, int]:
+        """The thresholds in force, in bytes: high, critical, goal."""
+        settings = self._settings
+        return {name: getattr(settings, name).of(level.limit) for name in ("high", "critical", "goal")}
+
+    def measure(self) -> Level | None:
+        """Memory now, between ticks; None without a target or where it can't be read."""
+        return self._reader.read(self._clock()) if self._state.root is not None else None
+
+    def workers(self) -> Sequence[Worker]:
+        """The target's processes that have a hook, worst first."""
+        known = {process.sample.id.pid: process for process in self._state.processes}
+        hooks = self._hooks.members()
+        # The process that others were forked from shares its heap as much as they do.
+        sharing = {hook.pid for hook in hooks if hook.forked}
+        sharing |= {known[pid].sample.ppid for pid in sharing if pid in known}
+        workers = []
+        for hook in hooks:
+            process = known.get(hook.pid)
+            memory = process.memory.value if process is not None else None
+            weight = (
+                memory.uss if memory is not None else process.sample.rss_anon if process is not None else 0
+            )
+            shared_heap = hook.pid in sharing and not _frozen(hook.last)
+            workers.append(
+                Worker(hook, process.slot if process is not None else "other", weight or 0, shared_heap)
+            )
+        return sorted(workers, key=lambda worker: -worker.weight)
+
+    def memory_fields(self) -> dict[str, object]:
+        """RSS of the tree now, VMS as last sampled and what is left to the limit, for a log line."""
+        samples = [process.sample for process in self._state.processes]
+        level, resident = self._state.level, self._reader.resident()
+        return fields(
+            rss=megabytes(resident) if resident is not None else None,
+            vms=megabytes(sum(sample.vms or 0 for sample in samples)) if samples else None,
+            available=megabytes(max(0, level.limit - level.used)) if level is not None else None,
+        )
+
+    def _tick(self, at: float) -> tuple[int, tuple[int, ...]] | None:
+        level = self._state.level = self._reader.read(at, tick=True)
+        if level is None:
+            return None
+        thresholds = self.thresholds(level)
+        goal = thresholds["goal"]
+        lateness = self.lane.lateness.now(at)
+        firing = policy.firing(level, self.rules, goal, lateness)
+        if firing != self.firing:
+            self._announce(firing, level)
+        broker = self.broker
+        wishes = [Wish(rule.alertname, rule.steps, goal) for rule in firing] if self._settings.act else []
+        broker.consider(wishes, level, goal=goal, critical=thresholds["critical"])
+        if broker.active is not None:
+            return level.used, ()
+        ahead = [
+            policy.lowered(thresholds[name], goal, level.rate, lateness) for name in ("high", "critical")
+        ]
+        if broker.held and broker.restraint.floor is not None:
+            # What is held back can start there: wait for that, instead of looking 200 times a second.
+            ahead.append(broker.restraint.floor + int(RISE * level.limit))
+        if broker.held or not self._settings.act:
+            ahead.append(level.limit)
+        return level.used, tuple(ahead)
+
+    def _announce(self, firing: tuple[policy.Rule, ...], level: Level) -> None:
+        new = [rule for rule in firing if rule not in self.firing]
+        self.firing = firing
+        for rule in new:
+            if level.at - self._said.get(rule.alertname, -SAY_AGAIN) < SAY_AGAIN:
+                continue
+            self._said[rule.alertname] = level.at
+            say = LOGGER.error if rule.severity == "critical" else LOGGER.warning
+            say(
+                f"memory usage {rule.severity}: {100 * level.ratio:.1f}% of limit "
+                f"({megabytes(level.used)} / {megabytes(level.limit)})",
+                extra=self.memory_fields(),
+            )
+
+
+def _frozen(reading: Reading[HookReading]) -> bool:
+    stats = reading.value.gc.value if reading.value is not None else None
+    return stats is not None and stats.frozen > 0
