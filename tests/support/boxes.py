@@ -211,6 +211,8 @@ def podman_store() -> Iterator[Path]:
         )
         subprocess.run(["umount", "--quiet", str(store / "storage" / "overlay")], capture_output=True)
         shutil.rmtree(store, ignore_errors=True)
+        for parent in Path("/sys/fs/cgroup").glob(f"*/{store.name}"):
+            empty_and_remove(parent)
 
 
 def _podman(store: Path) -> list[str]:
@@ -243,6 +245,8 @@ def podman_run(
         [
             *_podman(store), "run", "--rm", *network,
             "--ulimit", "nofile=20000:20000", "--ulimit", "nproc=1024:1024",
+            # Not podman's own parent cgroup: other tests run containers too.
+            "--cgroup-parent", f"/{store.name}",
             *(("--memory", memory) if memory else ()),
             "--name", name, *options, "--rootfs", "/:O", *argv,
         ],

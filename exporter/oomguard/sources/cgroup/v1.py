@@ -7,7 +7,6 @@ from pathlib import Path
 from oomguard.model import CgroupEvents, CgroupMemory
 from oomguard.sources.cgroup import files
 from oomguard.sources.cgroup.locate import Place
-from oomguard.sources.reading import Absent
 
 USAGE = "memory.usage_in_bytes"
 RECLAIMABLE = (b"total_active_file", b"total_inactive_file")
@@ -58,7 +57,8 @@ def events(place: Place) -> CgroupEvents:
     """OOM kills and hits of the limit.
 
     The kernel counts a kill where the victim lived, not in its ancestors (seen: a box whose parent
-    was full), so the counters from the target's cgroup up to the limiting one are added up.
+    was full), so the counters from the target's cgroup up to the limiting one are added up. failcnt
+    stands still where memory.memsw.limit_in_bytes is as low as the limit (seen on Linux 6.18).
     """
     limiting_path, _ = limiting(place)
     kills: list[int] = []
@@ -80,5 +80,5 @@ def events(place: Place) -> CgroupEvents:
 def _stat(directory: Path) -> dict[str, int]:
     stat = files.parse_flat(files.needed(directory / "memory.stat"))
     if "total_inactive_file" not in stat or "total_active_file" not in stat:
-        raise Absent(f"{directory / 'memory.stat'} does not count file cache")
+        raise ValueError(f"{directory / 'memory.stat'} does not count file cache")
     return stat
