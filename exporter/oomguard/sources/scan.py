@@ -21,6 +21,8 @@ from oomguard.model import ProcessId
 from oomguard.sources.procfs import Stat, read_stat
 
 ROTATION = 16
+_HIDDEN = -1
+"""In place of start ticks, for a process that we may not read: /proc is mounted with hidepid=1."""
 
 
 class Scanner:
@@ -71,13 +73,23 @@ class Scanner:
         again = [pid for pid in self._foreign if pid % ROTATION == turn]
         fresh: dict[int, Stat] = {}
         for pid in (*sorted(listed - self._foreign.keys()), *again):
-            stat = read_stat(self._proc, pid)
+            stat = self._stat(pid)
             if stat is None:
-                self._foreign.pop(pid, None)
-            elif self._foreign.get(pid) != stat.id.start_ticks:
+                continue
+            if self._foreign.get(pid) != stat.id.start_ticks:
                 self._foreign.pop(pid, None)
                 fresh[pid] = stat
         return fresh
+
+    def _stat(self, pid: int) -> Stat | None:
+        """A process's stat; None when it has gone or is hidden from us, which takes it for foreign."""
+        try:
+            return read_stat(self._proc, pid)
+        except PermissionError:
+            if self._root is not None and pid == self._root.pid:
+                raise
+            self._foreign[pid] = _HIDDEN
+            return None
 
     def _judge(self, pid: int, fresh: dict[int, Stat], belongs: dict[int, bool | None]) -> None:
         """Follow the parents of `pid` up to one whose belonging is known; that goes for all on the way."""
@@ -119,7 +131,7 @@ class Scanner:
         start = self._foreign.get(pid)
         if start is None:
             return None
-        stat = read_stat(self._proc, pid)
+        stat = self._stat(pid)
         if stat is None or stat.id.start_ticks == start:
             return None
         del self._foreign[pid]

@@ -135,3 +135,23 @@ def test_a_scan_of_a_large_host_reads_only_a_share_of_the_foreign_ones(proc, mon
     for _ in range(ROTATION - 1):
         scanner.scan(root)
     assert set(range(100, 900)) <= set(reads)
+
+
+def test_a_process_that_may_not_be_read_is_foreign_and_the_root_is_an_error(proc, monkeypatch):
+    root = proc.add(10, 1)
+    proc.add(20, 1)
+    proc.add(21, 20)
+    read, denied = scan.read_stat, {1, 20}
+
+    def guarded(path, pid):
+        if pid in denied:
+            raise PermissionError(1, "Operation not permitted", f"{path}/{pid}/stat")
+        return read(path, pid)
+
+    monkeypatch.setattr(scan, "read_stat", guarded)
+    scanner = Scanner(proc.path, None, frozenset())
+    for _ in range(2 * ROTATION):
+        assert set(scanner.scan(root)) == {10}
+    denied.add(10)
+    with pytest.raises(PermissionError):
+        scanner.scan(root)

@@ -15,7 +15,7 @@ from typing import TypeVar
 from oomguard.model import CgroupEvents, CgroupMemory, CpuThrottling, Pressure, Reading
 from oomguard.sources.cgroup import v1, v2
 from oomguard.sources.cgroup.fast import FastMemory
-from oomguard.sources.cgroup.locate import Place, locate, parse_cgroup
+from oomguard.sources.cgroup.locate import Place, find_place, parse_cgroup
 from oomguard.sources.cgroup.pressure import read_pressure
 from oomguard.sources.cgroup.throttling import read_throttling
 from oomguard.sources.reading import Absent, Failed, Unsupported, read
@@ -95,7 +95,7 @@ class Cgroup:
             self._places.clear()
         place = self._places.get(controller)
         if place is None:
-            place = self._places[controller] = locate(
+            place = self._places[controller] = find_place(
                 self._paths,
                 controller,
                 pid=self._pid,

@@ -63,12 +63,13 @@ def parse_mounts(data: bytes) -> tuple[Mount, ...]:
     mounts = []
     for line in data.splitlines():
         before, _, after = line.partition(b" - ")
-        fields, kind = before.split(b" "), after.split(b" ")
-        if kind[0] not in (b"cgroup", b"cgroup2"):
+        if not after.startswith((b"cgroup ", b"cgroup2 ")):
             continue
-        v1 = kind[0] == b"cgroup"
-        controllers = frozenset(kind[2].decode().split(",")) if v1 else frozenset[str]()
-        mounts.append(Mount(1 if v1 else 2, _unescape(fields[3]), _unescape(fields[4]), controllers))
+        kind, _, options = after.split(b" ", 2)
+        _, _, _, root, point, _ = before.split(b" ", 5)
+        v1 = kind == b"cgroup"
+        controllers = frozenset(options.decode().split(",")) if v1 else frozenset[str]()
+        mounts.append(Mount(1 if v1 else 2, _unescape(root), _unescape(point), controllers))
     return tuple(sorted(mounts, key=lambda mount: len(PurePosixPath(mount.root).parts)))
 
 
@@ -77,7 +78,7 @@ def _unescape(field: bytes) -> str:
     return _OCTAL.sub(lambda found: bytes([int(found[1], 8)]), field).decode(errors="surrogateescape")
 
 
-def locate(
+def find_place(
     paths: dict[str, str], controller: str, *, pid: int, proc: Path, own_pid: int | str, root: Path
 ) -> Place:
     """Find the cgroup of `pid` that `controller` acts on.

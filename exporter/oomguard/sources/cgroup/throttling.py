@@ -22,10 +22,10 @@ def read_throttling(place: Place) -> CpuThrottling:
     if tightest is None:
         raise Absent("no CPU quota is set")
     stat = files.parse_flat(files.needed(tightest[1] / "cpu.stat"))
-    if "nr_periods" not in stat:
-        raise Absent(f"{tightest[1] / 'cpu.stat'} does not count throttling")
-    nanoseconds = stat["throttled_time"] if place.version == 1 else stat["throttled_usec"] * 1000
-    return CpuThrottling(stat["nr_periods"], stat["nr_throttled"], nanoseconds / 1e9)
+    name, unit = ("throttled_time", 1e9) if place.version == 1 else ("throttled_usec", 1e6)
+    if not stat.keys() >= {"nr_periods", "nr_throttled", name}:
+        raise ValueError(f"{tightest[1] / 'cpu.stat'} does not count throttling")
+    return CpuThrottling(stat["nr_periods"], stat["nr_throttled"], stat[name] / unit)
 
 
 def _quota(path: Path, version: int) -> float | None:
@@ -34,5 +34,5 @@ def _quota(path: Path, version: int) -> float | None:
         quota = files.number(path / "cpu.cfs_quota_us")
         period = files.number(path / "cpu.cfs_period_us")
         return quota / period if quota is not None and quota > 0 and period else None
-    words = (files.content(path / "cpu.max") or b"max").split()
-    return None if words[0] == b"max" else int(words[0]) / int(words[1])
+    most, length = (files.content(path / "cpu.max") or b"max 100000").split()
+    return None if most == b"max" else int(most) / int(length)
