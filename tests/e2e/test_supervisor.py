@@ -246,6 +246,23 @@ def test_a_broken_control_pipe_does_not_send_the_target_a_sigpipe(start: Start, 
     assert lines(log)[1:] == [str(int(signal.SIGUSR1))]
 
 
+def test_a_sidecar_that_does_not_read_never_makes_the_supervisor_wait(start: Start) -> None:
+    fills_its_pipe = """
+import os, time
+pipe = os.open(f"/proc/self/fd/{os.environ['OOMGUARD_CONTROL_FD']}", os.O_WRONLY | os.O_NONBLOCK)
+try:
+    while True:
+        os.write(pipe, b"x" * 512)
+except BlockingIOError:
+    pass
+os.write(int(os.environ["OOMGUARD_READY_FD"]), b"ready\\n")
+time.sleep(1000)
+"""
+    run = start(*shell("exit 3"), sidecar=[sys.executable, "-c", fills_its_pipe])
+
+    assert run.result()[0] == 3
+
+
 def test_the_target_has_default_dispositions_and_an_empty_mask(start: Start, tmp_path: Path) -> None:
     out = tmp_path / "status"
     start(*shell(f"exec grep -E '^Sig(Blk|Ign)' /proc/self/status > {out}")).result()
