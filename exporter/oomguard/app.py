@@ -149,7 +149,7 @@ class Sidecar:
                 acts=settings.act,
                 high=str(settings.high),
                 critical=str(settings.critical),
-                goal=str(settings.goal),
+                goal=None if settings.goal is None else str(settings.goal),
             ),
         )
         if journal.error:

@@ -46,11 +46,13 @@ class Restraint:
     may repeat at once: the application is filling what was emptied, and would go on beyond it.
     """
 
-    def __init__(self, *, floor: int | None = None, failures: int = 0) -> None:
+    def __init__(
+        self, *, floor: int | None = None, failures: int = 0, tried: frozenset[str] = frozenset()
+    ) -> None:
         self.floor = floor
         self.failures = failures
         self.not_before = 0.0
-        self._tried: frozenset[str] = frozenset()
+        self._tried = tried
         self._cooldowns: dict[str, Cooldown] = {}
 
     def holds(self, steps: frozenset[str], level: Level, critical: int) -> str:
@@ -211,6 +213,7 @@ class Broker:
             run=run.id,
             outcome=outcome.value,
             alerts=list(run.alerts),
+            steps=sorted(run.steps),
             used_before=run.level.used,
             used_after=used,
             freed=sum(report.freed for report in run.reports),
@@ -248,8 +251,11 @@ class Broker:
             elif record.get("event") == "run_end":
                 open_run = None
                 floor = number(record, "floor")
+                steps = record.get("steps")
                 self.restraint = Restraint(
-                    floor=None if floor is None else int(floor), failures=int(number(record, "failures") or 0)
+                    floor=None if floor is None else int(floor),
+                    failures=int(number(record, "failures") or 0),
+                    tried=frozenset(map(str, steps)) if isinstance(steps, list) else frozenset(),
                 )
         if open_run is not None:
             self._journal.write("run_end", run=open_run.get("run"), outcome=RunOutcome.INTERRUPTED.value)

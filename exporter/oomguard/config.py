@@ -37,7 +37,8 @@ class Settings:
     """``auto`` (what the kernel would kill for), ``working_set`` or ``rss``."""
     high: Threshold = Threshold(ratio=0.8)
     critical: Threshold = Threshold(ratio=0.9)
-    goal: Threshold = Threshold(ratio=0.7)
+    goal: Threshold | None = None
+    """None: 70 %, or seven eighths of `high` where that is less."""
     act: bool = True
     """False: watch and warn, but order nothing (``MEMORY_CLEANUP=0``)."""
     listen: str = DEFAULT_LISTEN
@@ -46,6 +47,12 @@ class Settings:
     log_level: str = "info"
     log_format: str = "logfmt"
     runtime_dir: str | None = None
+
+    def thresholds(self, limit: int) -> dict[str, int]:
+        """Bytes at this limit: ``high``, ``critical``, ``goal``."""
+        high = self.high.of(limit)
+        goal = self.goal.of(limit) if self.goal is not None else min(limit * 7 // 10, high * 7 // 8)
+        return {"high": high, "critical": self.critical.of(limit), "goal": goal}
 
     def to_json(self) -> str:
         """One line, for `from_json`."""
@@ -56,7 +63,8 @@ class Settings:
         """What `to_json` wrote."""
         fields: dict[str, Any] = json.loads(text)
         for name in ("high", "critical", "goal"):
-            fields[name] = Threshold(**fields[name])
+            if fields[name] is not None:
+                fields[name] = Threshold(**fields[name])
         return cls(**fields)
 
 
@@ -148,7 +156,7 @@ SETTINGS: Final = (
     Setting("critical", "thresholds.critical", parse_threshold, "--critical", "OOMGUARD_CRITICAL",
             "where every step there is begins (default 90%%)"),
     Setting("goal", "thresholds.goal", parse_threshold, "--goal", "OOMGUARD_GOAL",
-            "where a cleanup stops (default 70%%)"),
+            "where a cleanup stops (default 70%%, or seven eighths of --high where that is less)"),
     Setting("act", "act", _switch, None, "OOMGUARD_ACT", "false: watch and warn, order nothing"),
     Setting("listen", "listen", parse_listen, "--listen", "OOMGUARD_LISTEN",
             f"address of /metrics and the live page (default {DEFAULT_LISTEN}; port 0: any free one)"),
@@ -219,6 +227,8 @@ def _disorder(settings: Settings, places: Mapping[str, str]) -> list[Problem]:
     problems = []
     for low, high in (("goal", "high"), ("high", "critical")):
         below, above = getattr(settings, low), getattr(settings, high)
+        if below is None:
+            continue
         if settings.limit is None and (below.size is None) != (above.size is None):
             continue
         ceiling = int(limit) if settings.limit else 1 << 62

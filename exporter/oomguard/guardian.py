@@ -68,11 +68,6 @@ class Guardian:
         self._clock = clock
         self._said: dict[str, float] = {}
 
-    def thresholds(self, level: Level) -> dict[str, int]:
-        """The thresholds in force, in bytes: high, critical, goal."""
-        settings = self._settings
-        return {name: getattr(settings, name).of(level.limit) for name in ("high", "critical", "goal")}
-
     def measure(self) -> Level | None:
         """Memory now, between ticks; None without a target or where it can't be read."""
         return self._reader.read(self._clock()) if self._state.root is not None else None
@@ -111,7 +106,7 @@ class Guardian:
         level = self._state.level = self._reader.read(at, tick=True)
         if level is None:
             return None
-        thresholds = self.thresholds(level)
+        thresholds = self._settings.thresholds(level.limit)
         goal = thresholds["goal"]
         lateness = self.lane.lateness.now(at)
         firing = policy.firing(level, self.rules, goal, lateness)

@@ -44,6 +44,7 @@ class Journal:
     ) -> None:
         self.path = path
         self.errors = 0
+        """Records that could not be written."""
         self.error = ""
         """Why the last write failed, one line; empty while writing works."""
         self.records: deque[Record] = deque(maxlen=KEPT_RECORDS)
@@ -60,11 +61,8 @@ class Journal:
         record: Record = {"time": round(self._now(), 3), "event": event, **fields}
         if self.path is not None:
             line = json.dumps(record, separators=(",", ":"), default=str).encode() + b"\n"
-            try:
-                self._append(line)
-            except OSError as error:
+            if not self._append(line):
                 self.errors += 1
-                self.error = f"can't write {self.path}: {(error.strerror or str(error)).lower()}"
                 record["journaled"] = False
         self.records.append(record)
         return record
@@ -88,21 +86,26 @@ class Journal:
             self.error = ""
         except OSError as error:
             self._fd = None
-            self.errors += 1
             self.error = f"can't open {self.path}: {(error.strerror or str(error)).lower()}"
 
-    def _append(self, line: bytes) -> None:
+    def _append(self, line: bytes) -> bool:
+        """Whether the whole line was written; `error` says why not."""
+        try:
+            return self._try_append(line)
+        except OSError as error:
+            self.error = f"can't write {self.path}: {(error.strerror or str(error)).lower()}"
+            return False
+
+    def _try_append(self, line: bytes) -> bool:
         assert self.path is not None
         if self._fd is None:
             self._open()  # the disk may have become writable again
-        if self._fd is None:
-            raise OSError(0, self.error)
-        if self._size + len(line) > ROTATE_BYTES:
+        if self._fd is not None and self._size + len(line) > ROTATE_BYTES:
             os.replace(self.path, self.path.with_name(self.path.name + ".1"))
             os.close(self._fd)
             self._open()
-            if self._fd is None:
-                raise OSError(0, self.error)
+        if self._fd is None:
+            return False
         written = os.write(self._fd, line)
         self._size += written
         if written != len(line):
@@ -111,6 +114,8 @@ class Journal:
             raise OSError(28, "no space left on device")
         if self._sync is not None:
             self._sync(self._fd)
+        self.error = ""
+        return True
 
 
 def read_tail(path: Path, limit: int = KEPT_RECORDS) -> list[Record]:
@@ -122,7 +127,7 @@ def read_tail(path: Path, limit: int = KEPT_RECORDS) -> list[Record]:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _TAIL_BYTES))
-            lines = file.read().split(b"\n")
+            lines = file.read(_TAIL_BYTES).split(b"\n")
     except OSError:
         return []
     if size > _TAIL_BYTES:

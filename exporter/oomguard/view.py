@@ -78,7 +78,7 @@ class SidecarView:
             self._guardian,
             self._guardian.lane,
         )
-        samples = list(level_samples(level, target, guardian.thresholds(level))) if level is not None else []
+        samples = list(level_samples(level, target, self._settings.thresholds(level.limit))) if level is not None else []
         samples += [
             Sample(m.ALERT_FIRING, (target, rule.alertname), float(rule in guardian.firing))
             for rule in guardian.rules
@@ -114,7 +114,7 @@ class SidecarView:
         """Body of /health."""
         level = self._state.level
         return told.health(
-            level, self._guardian.thresholds(level) if level is not None else {}, self._state.target
+            level, self._settings.thresholds(level.limit) if level is not None else {}, self._state.target
         )
 
     def ready(self) -> str:
@@ -139,7 +139,7 @@ class SidecarView:
             "acts": self._settings.act,
             "health": self.health()["status"],
             "level": told.level_json(level),
-            "thresholds": guardian.thresholds(level) if level is not None else None,
+            "thresholds": self._settings.thresholds(level.limit) if level is not None else None,
             "advice": told.advice(snapshot) if snapshot is not None else "",
             "alerts": [rule.alertname for rule in guardian.firing],
             "cleanup": {
@@ -177,11 +177,13 @@ class SidecarView:
         if unknown:
             raise UserError(f"unknown step {unknown[0]!r}; the steps are {', '.join(STEP_NAMES)}")
         try:
-            threshold = parse_threshold(goal) if goal is not None else self._settings.goal
+            threshold = parse_threshold(goal) if goal is not None else None
         except ValueError as error:
             raise UserError(f"goal: {error}") from None
         level = self._guardian.measure()
         if level is None:
             raise LookupError(self.ready() or "no target is running")
-        run = self._guardian.broker.order("manual", steps or STEP_NAMES, threshold.of(level.limit), level)
+        default = self._settings.thresholds(level.limit)["goal"]
+        wanted = threshold.of(level.limit) if threshold is not None else default
+        run = self._guardian.broker.order("manual", steps or STEP_NAMES, wanted, level)
         return {"run": run.id, "goal": run.goal, "used": level.used}

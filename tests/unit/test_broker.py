@@ -1,0 +1,397 @@
+"""The broker on a real event loop, with steps that free what the test says from a memory of the test's."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from oomguard.actions.ladder import Ladder
+from oomguard.actions.step import Performed, Worker
+from oomguard.broker import FIRST_BACKOFF, RISE, Broker
+from oomguard.counters import Counters
+from oomguard.journal import Journal
+from oomguard.model import Level, LimitOrigin, RunOutcome, SkipReason, StepOutcome, UsedKind
+from oomguard.policy import Wish
+from oomguard.sources.hooks import Hook
+
+LIMIT = 1000 << 20
+GOAL = 700 << 20
+CRITICAL = 900 << 20
+MIB = 1 << 20
+
+
+@dataclass
+class Memory:
+    """A box whose level the test sets; `rate` is what the sampler would say."""
+
+    used: int = 850 * MIB
+    at: float = 100.0
+    rate: float = 0.0
+    readable: bool = True
+
+    def level(self):
+        if not self.readable:
+            return None
+        return Level(self.at, self.used, LIMIT, LimitOrigin.CGROUP, UsedKind.CGROUP, self.rate)
+
+
+@dataclass
+class FakeStep:
+    name: str
+    memory: Memory
+    frees: list[int] = field(default_factory=list)
+    retained: int = 0
+    takes: float = 0.0
+    cooldown: float = 10.0
+    raises: Exception | None = None
+    skip: SkipReason | None = None
+    taken: int = 0
+    gate: asyncio.Event | None = None
+
+    def expected(self, situation):
+        return self.takes
+
+    async def perform(self, situation):
+        self.taken += 1
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.raises is not None:
+            raise self.raises
+        if self.skip is not None:
+            return Performed(skip=self.skip)
+        if self.frees:
+            self.memory.used -= self.frees.pop(0)
+        return Performed(done=1, retained=self.retained)
+
+
+class Box:
+    """A broker with three steps over one memory."""
+
+    def __init__(self, tmp_path, *, workers=True, past=()):
+        self.memory = Memory()
+        self.caches = FakeStep("caches", self.memory, cooldown=1.0)
+        self.gc = FakeStep("gc", self.memory)
+        self.trim = FakeStep("trim", self.memory)
+        self.steps = (self.caches, self.gc, self.trim)
+        self.journal = Journal(tmp_path / "journal.jsonl")
+        self.counters = Counters("t")
+        worker = Worker(Hook(1, {}, None), "main", 1, shared_heap=False)
+        self.broker = Broker(
+            self.steps,
+            ladder=lambda held: Ladder(
+                self.steps,
+                measure=self.memory.level,
+                workers=lambda: [worker] if workers else [],
+                held=held,
+                journal=self.journal,
+                counters=self.counters,
+            ),
+            journal=self.journal,
+            counters=self.counters,
+            past=past,
+        )
+
+    def tick(self, *alerts, steps=("caches", "gc", "trim"), goal=GOAL):
+        wishes = [Wish(alert, steps, goal) for alert in alerts or ("MemoryHigh",)]
+        return self.broker.consider(wishes, self.memory.level(), goal=GOAL, critical=CRITICAL)
+
+    def quiet(self):
+        return self.broker.consider([], self.memory.level(), goal=GOAL, critical=CRITICAL)
+
+    async def settle(self):
+        await asyncio.wait_for(self.broker.finished(), 10)
+
+    def events(self, *names):
+        return [record for record in self.journal.records if record["event"] in names]
+
+    def outcomes(self):
+        return {record["step"]: record["outcome"] for record in self.events("step_end")}
+
+
+@pytest.fixture
+def box(tmp_path):
+    return Box(tmp_path)
+
+
+def on_loop(test):
+    """Run an async test on a loop of its own."""
+
+    def run(box):
+        asyncio.run(asyncio.wait_for(test(box), 20))
+
+    run.__name__ = test.__name__
+    return run
+
+
+@on_loop
+async def test_steps_are_taken_cheapest_first_until_the_goal(box):
+    box.caches.frees = [50 * MIB]
+    box.gc.frees = [120 * MIB]
+    box.tick()
+    await box.settle()
+    assert [s.taken for s in box.steps] == [1, 1, 0]
+    assert box.broker.last[1] is RunOutcome.GOAL_REACHED
+    assert box.outcomes() == {"caches": "effective", "gc": "effective"}
+    (end,) = box.events("run_end")
+    assert (end["used_before"], end["used_after"], end["freed"]) == (850 * MIB, 680 * MIB, 170 * MIB)
+
+
+@on_loop
+async def test_every_action_is_in_the_journal_before_it_runs(box):
+    box.caches.gate = asyncio.Event()
+    box.caches.frees = [200 * MIB]
+    box.tick()
+    while not box.caches.taken:
+        await asyncio.sleep(0)
+    on_disk = [line for line in (box.journal.path).read_text().splitlines() if '"step_start"' in line]
+    assert len(on_disk) == 1
+    assert '"caches"' in on_disk[0]
+    box.caches.gate.set()
+    await box.settle()
+
+
+@on_loop
+async def test_alerts_that_come_meanwhile_join_the_run(box):
+    box.caches.gate = asyncio.Event()
+    first = box.tick("MemoryHigh", steps=("caches",))
+    await asyncio.sleep(0)
+    second = box.tick("MemoryCritical", steps=("caches", "trim"), goal=600 * MIB)
+    assert second is first
+    box.caches.gate.set()
+    await box.settle()
+    assert (first.goal, first.alerts) == (600 * MIB, ("MemoryHigh", "MemoryCritical"))
+    assert [s.taken for s in box.steps] == [1, 0, 1], "union of the steps, each once"
+    assert len(box.events("run_start")) == 1
+
+
+@on_loop
+async def test_under_the_goal_nothing_is_needed(box):
+    box.memory.used = 690 * MIB
+    assert box.tick() is None
+    assert box.broker.held == "not_needed"
+    assert box.events("run_start") == []
+
+
+@on_loop
+async def test_memory_that_fell_before_the_run_began_makes_it_not_needed(box):
+    box.tick()
+    box.memory.used = 500 * MIB
+    await box.settle()
+    assert box.broker.last[1] is RunOutcome.NOT_NEEDED
+    assert [s.taken for s in box.steps] == [0, 0, 0]
+
+
+@on_loop
+async def test_a_run_that_worked_may_repeat_at_once(box):
+    for _ in range(3):
+        box.memory.used = 850 * MIB
+        box.caches.frees = [300 * MIB]
+        assert box.tick() is not None
+        await box.settle()
+    assert box.caches.taken == 3
+
+
+@on_loop
+async def test_a_run_in_vain_is_not_repeated_until_memory_has_risen(box):
+    box.tick()
+    await box.settle()
+    assert box.broker.last[1] is RunOutcome.GOAL_NOT_REACHED
+    assert box.tick() is None
+    assert box.broker.held == "floor"
+    box.memory.at += 3600
+    box.memory.used += int(RISE * LIMIT) - 1
+    assert box.tick() is None, "an hour later, at about the same level, it would be in vain again"
+    box.memory.used += 1
+    assert box.tick() is not None
+    await box.settle()
+
+
+@on_loop
+async def test_the_back_off_doubles_and_is_waived_at_a_critical_level(box):
+    box.memory.used = 800 * MIB
+    box.tick()
+    await box.settle()
+    box.memory.used = 860 * MIB
+    assert box.tick() is None
+    assert box.broker.held == "backoff"
+    box.memory.at += FIRST_BACKOFF
+    assert box.tick() is not None
+    await box.settle()
+    box.memory.used = 915 * MIB
+    assert box.tick() is not None, "what can be tried in the last tenth is tried"
+    await box.settle()
+
+
+@on_loop
+async def test_a_wish_for_more_steps_is_not_held_back_by_a_run_that_did_not_take_them(box):
+    box.tick(steps=("caches",))
+    await box.settle()
+    assert box.tick(steps=("caches",)) is None
+    assert box.tick(steps=("caches", "trim")) is not None
+    await box.settle()
+    assert box.trim.taken == 1
+
+
+@on_loop
+async def test_an_ineffective_step_is_in_its_cooldown_and_no_other_is(box):
+    box.gc.frees = [200 * MIB]
+    box.tick()
+    await box.settle()
+    box.memory.used = 850 * MIB
+    box.gc.frees = [200 * MIB]
+    box.tick()
+    await box.settle()
+    assert [s.taken for s in box.steps] == [1, 2, 0]
+    assert box.events("step_skipped")[-1]["reason"] == "cooldown"
+
+
+@on_loop
+async def test_a_cooldown_ends_when_memory_has_risen(box):
+    box.gc.frees = [200 * MIB]
+    box.tick()
+    await box.settle()
+    box.memory.used = 910 * MIB
+    box.tick()
+    await box.settle()
+    assert box.caches.taken == 2
+
+
+@on_loop
+async def test_what_malloc_keeps_is_trimmed_at_once_and_counts_as_freed(box):
+    box.caches.retained = 300 * MIB
+    box.trim.frees = [300 * MIB]
+    box.tick()
+    await box.settle()
+    assert [s.taken for s in box.steps] == [1, 0, 1], "gc would give the application time to fill it again"
+    assert box.outcomes() == {"caches": "retained", "trim": "effective"}
+
+
+@on_loop
+async def test_a_run_whose_memory_the_application_took_again_may_repeat_at_once(box):
+    box.caches.retained = 300 * MIB
+    box.tick()
+    await box.settle()
+    assert box.broker.last[1] is RunOutcome.GOAL_NOT_REACHED
+    assert box.tick() is not None
+    await box.settle()
+
+
+@on_loop
+async def test_memory_that_rises_meanwhile_makes_a_step_inconclusive(box):
+    box.caches.frees = [-50 * MIB]
+    box.tick()
+    await box.settle()
+    assert box.outcomes()["caches"] == "inconclusive"
+
+
+@on_loop
+async def test_memory_that_cant_be_read_ends_the_run(box):
+    box.tick()
+    box.memory.readable = False
+    await box.settle()
+    assert box.broker.last[1] is RunOutcome.TARGET_GONE
+
+
+@on_loop
+async def test_a_step_that_raises_is_failed_and_the_next_one_is_taken(box):
+    box.caches.raises = RuntimeError("boom")
+    box.gc.frees = [200 * MIB]
+    box.tick()
+    await box.settle()
+    assert box.outcomes() == {"caches": "failed", "gc": "effective"}
+    assert "boom" in box.events("step_end")[0]["reason"]
+
+
+@on_loop
+async def test_a_step_that_would_take_longer_than_the_time_left_is_skipped_and_journaled(box):
+    box.memory.rate = 150 * MIB
+    box.gc.takes = 2.0
+    box.trim.frees = [200 * MIB]
+    box.tick()
+    await box.settle()
+    assert [s.taken for s in box.steps] == [1, 0, 1]
+    assert [(r["step"], r["reason"]) for r in box.events("step_skipped")] == [("gc", "no_time")]
+
+
+def test_without_a_hook_every_step_is_skipped_and_the_run_is_in_vain(tmp_path):
+    async def run():
+        box = Box(tmp_path, workers=False)
+        box.tick()
+        await box.settle()
+        assert {r["reason"] for r in box.events("step_skipped")} == {"no_hook"}
+        assert box.broker.last[1] is RunOutcome.GOAL_NOT_REACHED
+        assert box.tick() is None
+
+    asyncio.run(run())
+
+
+@on_loop
+async def test_a_person_is_not_held_back(box):
+    box.tick()
+    await box.settle()
+    run = box.broker.order("manual", ("caches", "gc", "trim"), GOAL, box.memory.level())
+    await box.settle()
+    assert run.id == 2
+    assert [s.taken for s in box.steps] == [2, 2, 2]
+
+
+@on_loop
+async def test_below_the_goal_the_floor_is_forgotten(box):
+    box.tick()
+    await box.settle()
+    box.memory.used = 600 * MIB
+    box.quiet()
+    box.memory.used = 850 * MIB
+    box.memory.at += box.caches.cooldown
+    assert box.tick() is not None
+    await box.settle()
+
+
+@on_loop
+async def test_a_run_that_is_broken_off_is_journaled_as_interrupted(box):
+    box.caches.gate = asyncio.Event()
+    box.tick()
+    while not box.caches.taken:
+        await asyncio.sleep(0)
+    await box.broker.close()
+    assert box.events("run_end")[0]["outcome"] == "interrupted"
+
+
+def test_a_new_sidecar_goes_on_where_the_journal_ends(tmp_path):
+    async def first():
+        box = Box(tmp_path)
+        box.tick()
+        await box.settle()
+        box.caches.gate = asyncio.Event()
+        box.memory.used = 920 * MIB
+        box.tick()
+        while not box.caches.taken:
+            await asyncio.sleep(0)
+        return list(box.journal.records)  # killed here: the journal's last word is a step that began
+
+    async def second(past):
+        box = Box(tmp_path / "later", past=past)
+        assert box.events("run_end")[-1] | {"time": 0} == {
+            "time": 0,
+            "event": "run_end",
+            "run": 2,
+            "outcome": "interrupted",
+        }
+        assert box.tick() is None, "the floor of run 1 still holds"
+        box.memory.used = 910 * MIB
+        assert box.tick().id == 3
+        await box.settle()
+
+    asyncio.run(second(asyncio.run(first())))
+
+
+@on_loop
+async def test_counters_tell_what_steps_came_to(box):
+    box.caches.frees = [200 * MIB]
+    box.tick()
+    await box.settle()
+    values = {(s.metric.name, s.labels[1:]): s.value for s in box.counters.samples()}
+    assert values["oomguard_cleanup_steps_total", ("caches", StepOutcome.EFFECTIVE.value)] == 1
+    assert values["oomguard_cleanup_freed_bytes_total", ("caches",)] == 200 * MIB
+    assert values["oomguard_cleanup_runs_total", ("goal_reached",)] == 1
+    assert values["oomguard_cleanup_runs_total", ("target_gone",)] == 0

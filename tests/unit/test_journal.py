@@ -1,0 +1,87 @@
+import json
+import os
+
+import pytest
+
+from oomguard import journal as journal_module
+from oomguard.journal import Journal, read_tail
+
+
+def test_a_record_is_on_disk_before_write_returns(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path, now=lambda: 12.3456)
+    journal.write("run_start", run=1, steps=["caches"])
+    assert json.loads(path.read_text()) == {"time": 12.346, "event": "run_start", "run": 1, "steps": ["caches"]}
+
+
+def test_each_write_asks_for_a_sync(tmp_path):
+    synced = []
+    journal = Journal(tmp_path / "journal.jsonl", sync=synced.append)
+    journal.write("run_start", run=1)
+    assert len(synced) == 1
+    os.fsync(synced[0])
+
+
+def test_a_new_sidecar_reads_where_the_last_one_ended(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    Journal(path).write("run_start", run=7)
+    assert [record["run"] for record in Journal(path).records] == [7]
+
+
+def test_a_torn_line_costs_itself_only(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(b'{"event":"a"}\n{"event":"b"\n\xff\xfe\n[]\n{"no":"event"}\n{"event":"c"}\n')
+    assert [record["event"] for record in read_tail(path)] == ["a", "c"]
+
+
+def test_what_cant_be_written_is_kept_in_memory_and_counted(tmp_path):
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where a directory should be")
+    journal = Journal(blocked / "journal.jsonl")
+    record = journal.write("run_start", run=1)
+    assert record["journaled"] is False
+    assert list(journal.records) == [record]
+    assert journal.errors == 1
+    assert journal.error == f"can't open {blocked}/journal.jsonl: file exists"
+
+
+def test_writing_goes_on_once_the_disk_can_be_written_again(tmp_path):
+    blocked = tmp_path / "blocked"
+    blocked.write_text("")
+    journal = Journal(blocked / "journal.jsonl")
+    journal.write("lost")
+    blocked.unlink()
+    assert "journaled" not in journal.write("kept")
+    assert journal.error == ""
+    assert [record["event"] for record in read_tail(blocked / "journal.jsonl")] == ["kept"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_full_disk_stops_nothing():
+    from pathlib import Path
+
+    journal = Journal(Path("/dev/full"))
+    assert journal.write("run_start", run=1)["journaled"] is False
+    assert "no space left" in journal.error
+
+
+def test_the_file_is_rotated_and_nothing_is_lost_on_the_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal_module, "ROTATE_BYTES", 2000)
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    for number in range(60):
+        journal.write("run_start", run=number)
+    old = path.with_name("journal.jsonl.1")
+    assert path.stat().st_size <= 2000
+    assert old.stat().st_size <= 2000
+    kept = [record["run"] for file in (old, path) for record in read_tail(file)]
+    assert kept == list(range(60))[-len(kept) :]
+    assert len(kept) > 30
+
+
+def test_a_long_journal_is_read_from_its_end(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with path.open("w") as file:
+        for number in range(20_000):
+            file.write(json.dumps({"event": "run_start", "run": number}) + "\n")
+    assert [record["run"] for record in read_tail(path, 3)] == [19_997, 19_998, 19_999]
