@@ -54,7 +54,7 @@ def base_python() -> str:
 
 
 def make_venv(folder: Path, *packages: str, interpreter: str | None = None) -> Path:
-    """Make a virtual environment with `packages` and return its interpreter; skip or fail without a network."""
+    """Make a virtual environment with `packages` and return its interpreter; skip without a network."""
     arguments = [] if packages else ["--without-pip"]
     made = subprocess.run(
         [interpreter or base_python(), "-m", "venv", *arguments, folder], capture_output=True, text=True,
@@ -102,7 +102,8 @@ class Target:
         self._err = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as above)
         self.process = subprocess.Popen(
             [str(word) for word in command], env=dict(env), cwd=cwd or tempfile.gettempdir(),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE if ready else self._out, stderr=self._err, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE if ready else self._out, stderr=self._err,
+            text=True,
         )  # fmt: skip
         self.pid = self.process.pid
         if ready:

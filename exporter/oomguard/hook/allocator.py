@@ -13,9 +13,9 @@ The slack that no trim removes is the interpreter's own (pymalloc's arenas, stac
 Before the first trim the slack at the hook's start stands for it; where a lower one was seen since, that
 one does, because what is not malloc's can shrink too.
 
-Predicted and returned on glibc 2.36, 200 MB allocated, in MB: blocks of 16 KB, one of 50 kept: 196.3 and 195.8;
-of 2 KB, one of 50 kept: 197.6 and 189.3; of 2 KB, one of 4 kept: 143.7 and 48.9. It is an upper bound: a page
-with one living block stays.
+Of 200 MB on glibc 2.36, predicted and returned, in MB: blocks of 16 KB, one of 50 kept, 196.3 and 195.8;
+of 2 KB, one of 50 kept, 197.6 and 189.3; of 2 KB, one of 4 kept, 143.7 and 48.9. So it is an upper bound
+where living blocks are strewn about: a page with one of them stays.
 """
 
 from __future__ import annotations

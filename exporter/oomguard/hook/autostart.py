@@ -25,7 +25,7 @@ def helper_code(orig_argv: list[str]) -> str:
 
 def run(orig_argv: list[str]) -> None:
     """Start the hook, unless this process only keeps house for another."""
-    if os.environ.get("OOMGUARD_INJECT") == "0":
+    if os.environ.get("OOMGUARD_INJECT") == "0" or os.environ.get("OOMGUARD_HOOK") == "0":
         return
     code = helper_code(orig_argv)
     if code.startswith("from ") and any(tracker in code for tracker in _TRACKERS):

@@ -91,7 +91,7 @@ def _callback(counts: list[int], total: list[float], last_full: list[float | Non
 
     No lock, no global and no attribute that interpreter shutdown could have cleared.
     A collection never runs inside another, so that there is one writer; a reader may see a count that the
-    sum does not have yet. It costs about half a microsecond a collection (bench of the hook).
+    sum does not have yet. It costs a collection 0.9 to 1.4 microseconds.
     """
     started = [0.0]
 

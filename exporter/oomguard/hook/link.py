@@ -88,7 +88,8 @@ class Link:
 
         So the child copies no half-done work, and the interpreter (3.12 and later), which counts threads at
         a fork, does not warn a program of one thread that it had two. (Patch releases without
-        python/cpython#137109, such as 3.13.0, count after `resume` and warn all the same.) It costs a fork 0.3 ms.
+        python/cpython#137109, such as 3.13.0, count after `resume` and warn all the same.) A fork takes
+        0.3 ms longer for it.
         """
         if self._end(wait) and _COUNTED:
             self._await_exit()
