@@ -50,8 +50,8 @@ class FastRss:
             reverse=True,
         )
         followed = sized[: self._bound]
-        for process in self._open.keys() - {process.sample.id for process in followed}:
-            self._drop(process)
+        for gone in self._open.keys() - {process.sample.id for process in followed}:
+            self._drop(gone)
         for process in followed:
             self._follow(process)
         self._rest = tuple(sized[self._bound :])

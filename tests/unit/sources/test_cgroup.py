@@ -121,6 +121,21 @@ def test_v2_takes_the_tightest_limit_and_the_outermost_of_equals(copied, outer, 
     assert (memory.path, memory.limit) == (str(tree / V2_BOX) + limiting, limit)
 
 
+def test_v1_takes_the_outermost_of_equal_limits(copied):
+    tree = copied("hybrid-host")
+    (tree / V1_BOX / "inner/memory.limit_in_bytes").write_text(str(512 * MIB))
+    assert cgroup(tree, 41).memory().value.path == str(tree / V1_BOX)
+    (tree / V1_BOX / "inner/memory.limit_in_bytes").write_text(str(511 * MIB))
+    assert cgroup(tree, 41).memory().value.path == str(tree / V1_BOX / "inner")
+
+
+def test_a_path_that_climbs_out_of_our_mount_is_not_followed_there(copied):
+    tree = copied("v2-sidecar")
+    shutil.copytree(tree / "proc/41/root/sys/fs/cgroup", tree / "sys/fs/app")
+    (tree / "sys/fs/cgroup").mkdir()
+    assert cgroup(tree, 41).memory().value.path == str(tree / "proc/41/root/sys/fs/cgroup")
+
+
 def test_a_limit_changed_in_place_is_seen_at_the_next_call(copied):
     tree = copied("v2-host")
     source = cgroup(tree, 41)
@@ -302,6 +317,16 @@ def test_throttling_is_counted_where_the_quota_is(copied):
         "nr_periods 9\nnr_throttled 4\nthrottled_time 2500000000\n"
     )
     assert cgroup(v1, 41).throttling().value == CpuThrottling(9, 4, 2.5)
+
+
+def test_of_two_quotas_the_tighter_one_counts(copied):
+    tree = copied("v2-host")
+    for path, quota, throttled in ((V2_BOX, 50000, 4), (V2_BOX + "/inner", 80000, 9)):
+        (tree / path / "cpu.max").write_text(f"{quota} 100000\n")
+        (tree / path / "cpu.stat").write_text(f"nr_periods 10\nnr_throttled {throttled}\nthrottled_usec 1\n")
+    assert cgroup(tree, 41).throttling().value.throttled_periods == 4
+    (tree / V2_BOX / "inner/cpu.max").write_text("20000 100000\n")
+    assert cgroup(tree, 41).throttling().value.throttled_periods == 9
 
 
 @pytest.mark.parametrize(("tree", "pid"), [("v2-namespace", 41), ("v1-container", 1)])

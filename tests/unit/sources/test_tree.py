@@ -166,6 +166,22 @@ def test_a_new_root_starts_with_new_slots_and_the_totals_go_on(tmp_path):
     assert (reading.started_total, reading.exited_total) == (5, 3)
 
 
+def test_orphans_of_the_last_root_are_named_anew_under_the_new_one(tmp_path):
+    proc = FileTree(tmp_path / "proc")
+    proc.add(5, 1)
+    first = proc.add(10, 5)
+    proc.add(11, 10)
+    tree = ProcessTree(proc.path, adopted_by=5)
+    assert slots(tree, first) == {"main": 10, "worker-1": 11}
+    proc.remove(10)
+    proc.add(11, 5)
+    second = proc.add(20, 5)
+    proc.add(21, 20)
+    assert slots(tree, second) == {"main": 20, "child-1": 11, "worker-1": 21}
+    reading = tree.sample(second).value
+    assert (reading.started_total, reading.exited_total) == (4, 1)
+
+
 def test_a_proc_that_is_missing_fails_with_its_path(tmp_path):
     reading = ProcessTree(tmp_path / "none").sample(ProcessId(1, 1))
     assert reading.status is Status.FAILED

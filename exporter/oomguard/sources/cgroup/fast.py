@@ -36,7 +36,7 @@ class FastMemory:
         OSError once the cgroup is gone (ENODEV) or the reader is closed (EBADF).
         """
         # The statistics first: memory that comes in between then counts as used, not as cache.
-        data = b"\n" + os.pread(self._stat, _MAX_STAT, 0)
+        data = os.pread(self._stat, _MAX_STAT, 0)
         usage = int(os.pread(self._usage, 32, 0))
         inactive = _number(data, self._inactive_file)
         return usage, inactive + sum([_number(data, name) for name in self._reclaimable]), inactive
@@ -55,7 +55,10 @@ def _needle(name: bytes) -> bytes:
 
 
 def _number(data: bytes, needle: bytes) -> int:
-    """The number after a name at a line's start; 0 for a line that this kernel lacks: not reclaimable."""
+    """The number after a name at a line's start (the first line, cache or anon, is never asked for).
+
+    0 for a line that this kernel lacks: what it does not count is not taken for reclaimable.
+    """
     at = data.find(needle)
     if at < 0:
         return 0
