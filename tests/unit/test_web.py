@@ -1,0 +1,196 @@
+"""The routes, over real HTTP on loopback, in front of a view that says what the test wants."""
+
+import asyncio
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from oomguard.errors import UserError
+from oomguard.web import server
+
+TOKEN = "right"
+
+
+class View:
+    def __init__(self):
+        self.ordered = []
+        self.not_ready = ""
+        self.refusal = None
+
+    def metrics(self, accept):
+        return (b"a 1\n" * 500, "application/openmetrics-text" if "openmetrics" in accept else "text/plain; version=0.0.4")
+
+    def health(self):
+        return {"status": "critical"}
+
+    def ready(self):
+        return self.not_ready
+
+    def status(self, *, command_lines):
+        return {"command_lines": command_lines}
+
+    def history(self, since):
+        return {"since": since}
+
+    def journal(self, limit):
+        return [{"event": "run_end"}] * limit
+
+    def cleanup(self, steps, goal):
+        if self.refusal is not None:
+            raise self.refusal
+        self.ordered.append((steps, goal))
+        return {"run": len(self.ordered)}
+
+
+def http(test=None, *, loopback=True, token=TOKEN):
+    """Run an async test with (view, session) in front of a served application."""
+
+    def decorate(test):
+        def run():
+            async def body():
+                view = View()
+                runner = web.AppRunner(server.build(view, token, loopback=loopback), access_log=None)
+                await runner.setup()
+                await web.TCPSite(runner, "127.0.0.1", 0).start()
+                url = "http://127.0.0.1:{}".format(runner.addresses[0][1])
+                async with aiohttp.ClientSession(url) as session:
+                    await test(view, session)
+                await runner.cleanup()
+
+            asyncio.run(asyncio.wait_for(body(), 30))
+
+        run.__name__ = test.__name__
+        return run
+
+    return decorate(test) if test is not None else decorate
+
+
+def bearer(token=TOKEN):
+    return {"Authorization": f"Bearer {token}"}
+
+
+@http
+async def test_metrics_are_negotiated_and_compressed(view, session):
+    async with session.get("/metrics", headers={"Accept-Encoding": "gzip"}) as answer:
+        assert answer.headers["Content-Encoding"] == "gzip"
+        assert answer.headers["Content-Type"] == "text/plain; version=0.0.4"
+        assert await answer.text() == "a 1\n" * 500
+    async with session.get("/metrics", headers={"Accept": "application/openmetrics-text"}) as answer:
+        assert answer.content_type == "application/openmetrics-text"
+
+
+@http
+async def test_health_is_200_even_when_critical(view, session):
+    async with session.get("/health") as answer:
+        assert (answer.status, await answer.json()) == (200, {"status": "critical"})
+
+
+@http
+async def test_the_sidecar_is_alive_before_it_is_ready(view, session):
+    view.not_ready = "waiting for the target"
+    async with session.get("/healthz") as answer:
+        assert answer.status == 200
+    async with session.get("/readyz") as answer:
+        assert (answer.status, await answer.text()) == (503, "waiting for the target\n")
+    view.not_ready = ""
+    async with session.get("/readyz") as answer:
+        assert answer.status == 200
+
+
+@http
+async def test_the_page_loads_nothing_from_elsewhere(view, session):
+    async with session.get("/") as answer:
+        text = await answer.text()
+        assert answer.content_type == "text/html"
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert 'src="' not in text
+    assert "innerHTML" not in text, "names and command lines are the target's: they go in as text"
+
+
+@http(loopback=False)
+async def test_command_lines_are_hidden_from_the_network_unless_authenticated(view, session):
+    async with session.get("/api/v1/status") as answer:
+        assert await answer.json() == {"command_lines": False}
+    async with session.get("/api/v1/status", headers=bearer()) as answer:
+        assert await answer.json() == {"command_lines": True}
+    async with session.get("/api/v1/status", headers=bearer("wrong")) as answer:
+        assert await answer.json() == {"command_lines": False}
+
+
+@http
+async def test_an_order_needs_the_token(view, session):
+    async with session.post("/admin/cleanup", json={}) as answer:
+        assert answer.status == 401
+        assert "OOMGUARD_TOKEN" in (await answer.json())["error"]
+    async with session.post("/admin/cleanup", json={}, headers=bearer("wrong")) as answer:
+        assert answer.status == 403
+    async with session.post("/admin/cleanup", json={}, headers={"Authorization": "Basic cmlnaHQ="}) as answer:
+        assert answer.status == 403
+    assert view.ordered == []
+
+
+@http(token=None)
+async def test_without_a_token_nothing_can_be_ordered(view, session):
+    for given in ("", "None", "right"):
+        async with session.post("/admin/cleanup", json={}, headers=bearer(given)) as answer:
+            assert answer.status == 403
+    assert view.ordered == []
+
+
+@http
+async def test_an_order_is_taken(view, session):
+    async with session.post("/admin/cleanup", json={"steps": ["gc"], "goal": 0.7, "new": 1}, headers=bearer()) as answer:
+        assert (answer.status, await answer.json()) == (202, {"run": 1})
+    async with session.post("/admin/cleanup", headers=bearer()) as answer:
+        assert answer.status == 202
+    assert view.ordered == [(["gc"], 0.7), (None, None)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{", b"[]", b"3", b"[" * 100_000, b'{"steps": "gc"}', b'{"steps": [1]}', b'{"goal": []}', b'{"goal": true}', b"\xff"],
+)
+def test_a_body_that_is_no_order_is_400_with_the_reason(body):
+    @http
+    async def test(view, session):
+        async with session.post("/admin/cleanup", data=body, headers=bearer()) as answer:
+            assert answer.status == 400
+            assert (await answer.json())["error"]
+        assert view.ordered == []
+
+    test()
+
+
+@http
+async def test_a_body_of_more_than_a_megabyte_is_413(view, session):
+    async with session.post("/admin/cleanup", data=b" " * (server.MAX_BODY + 1), headers=bearer()) as answer:
+        assert answer.status == 413
+        assert "error" in await answer.json()
+
+
+@http
+async def test_what_the_view_refuses_is_told(view, session):
+    view.refusal = UserError("unknown step 'dance'; the steps are caches, gc, trim")
+    async with session.post("/admin/cleanup", json={"steps": ["dance"]}, headers=bearer()) as answer:
+        assert (answer.status, (await answer.json())["error"]) == (422, str(view.refusal))
+    view.refusal = LookupError("waiting for the target")
+    async with session.post("/admin/cleanup", json={}, headers=bearer()) as answer:
+        assert answer.status == 503
+
+
+@http
+async def test_unknown_routes_and_methods_are_told_in_json(view, session):
+    async with session.get("/nothing") as answer:
+        assert (answer.status, "error" in await answer.json()) == (404, True)
+    async with session.get("/admin/cleanup") as answer:
+        assert (answer.status, "error" in await answer.json()) == (405, True)
+
+
+@http
+async def test_questions_that_make_no_sense_are_400(view, session):
+    for path in ("/api/v1/history?since=yesterday", "/api/v1/journal?limit=0", "/api/v1/journal?limit=-1", "/api/v1/journal?limit=all"):
+        async with session.get(path) as answer:
+            assert answer.status == 400, path
+    async with session.get("/api/v1/journal?limit=2") as answer:
+        assert len((await answer.json())["records"]) == 2
