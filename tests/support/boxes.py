@@ -79,11 +79,11 @@ class BoxV1:
     ) -> None:
         require(v1_problem())
         self.name = f"oomguard-test-{secrets.token_hex(4)}"
-        self.path = (parent.path if parent else V1_MEMORY) / self.name
+        self.path: Path = (parent.path if parent else V1_MEMORY) / self.name
         self._limit, self._memsw, self._cpus = limit, memsw, cpus
         self._cpu_path: Path | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> BoxV1:  # noqa: PYI034 - typing.Self needs Python 3.11
         self.path.mkdir()
         if self._limit is not None:
             self.set_limit(self._limit)

@@ -16,9 +16,14 @@ print("ready", flush=True)
 for line in sys.stdin:
     what = line.strip()
     if what == "fork":
+        read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
+            os.write(write, b"x")
             time.sleep(1000)
+        os.read(read, 1)
+        os.close(read)
+        os.close(write)
     elif what == "spawn":
         kept.append(subprocess.Popen(["sleep", "1000"]))
         pid = kept[-1].pid

@@ -278,6 +278,21 @@ def test_a_process_moved_to_another_cgroup_is_followed(copied):
     assert source.memory().value.limit == 77
 
 
+def test_a_directory_that_vanished_is_looked_for_again(copied):
+    tree = copied("v2-host")
+    source = cgroup(tree, 41)
+    assert source.memory().ok
+    (tree / V2_BOX).rename(tree / "sys/fs/cgroup/aside")
+    assert not source.memory().ok
+    # The same path on another mount point, as after a remount.
+    (tree / "sys/fs/cgroup").rename(tree / "sys/fs/unified")
+    (tree / "sys/fs/unified/aside").rename(tree / "sys/fs/unified/box")
+    for owner in ("self", "41"):
+        mountinfo = tree / "proc" / owner / "mountinfo"
+        mountinfo.write_text(mountinfo.read_text().replace("/sys/fs/cgroup", "/sys/fs/unified"))
+    assert source.memory().value.path == str(tree / "sys/fs/unified/box")
+
+
 def test_pressure_is_the_v2_cgroups_even_where_memory_is_v1(copied):
     tree = copied("hybrid-host")
     (tree / "sys/fs/cgroup/unified/box/memory.pressure").write_text(

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TypeVar
 
 from oomguard.model import CgroupEvents, CgroupMemory, CpuThrottling, Pressure, Reading
-from oomguard.sources.cgroup import v1, v2
+from oomguard.sources.cgroup import files, v1, v2
 from oomguard.sources.cgroup.fast import FastMemory
 from oomguard.sources.cgroup.locate import Place, find_place, parse_cgroup
 from oomguard.sources.cgroup.pressure import read_pressure
@@ -80,16 +80,19 @@ class Cgroup:
 
     def _reading(self, controller: str, fn: Callable[[Place], T]) -> Reading[T]:
         reading = read(lambda: fn(self._place(controller)))
-        if not reading.ok:
-            # The directory may have gone under us: find it again at the next call.
+        place = self._places.get(controller)
+        if not reading.ok and place is not None and not place.directory.exists():
+            # It has gone under us: find it again at the next call.
             self._places.pop(controller, None)
         return reading
 
     def _place(self, controller: str) -> Place:
         try:
-            said = (self._proc / str(self._pid) / "cgroup").read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            raise Absent(f"process {self._pid} has gone") from None
+            said = files.content(self._proc / str(self._pid) / "cgroup")
+        except ProcessLookupError:
+            said = None
+        if said is None:
+            raise Absent(f"process {self._pid} has gone")
         if said != self._seen:
             self._seen, self._paths = said, parse_cgroup(said)
             self._places.clear()

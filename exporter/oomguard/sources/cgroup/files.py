@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ _FLAT = re.compile(rb"^(\S+) (\d+)$", re.MULTILINE)
 # v1 says LONG_MAX rounded down to a page for "no limit", and page sizes differ; half of it is no
 # machine's memory either.
 _NO_LIMIT = 1 << 62
+_MAX_FILE = 1 << 16
 
 
 def parse_flat(data: bytes) -> dict[str, int]:
@@ -30,12 +32,20 @@ def parse_limit(data: bytes) -> int | None:
 
 def content(path: Path) -> bytes | None:
     """A file's bytes; None where there is no such file. Failed where it can't be read."""
+    # Bare system calls: a third of the time of Path.read_bytes, for a dozen files a second.
     try:
-        return path.read_bytes()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:
         raise Failed(os_reason(error, PTRACE_FIX)) from None
+    try:
+        return os.read(descriptor, _MAX_FILE)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def needed(path: Path) -> bytes:

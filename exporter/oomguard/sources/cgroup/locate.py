@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from oomguard.sources.cgroup.files import content
 from oomguard.sources.reading import PTRACE_FIX, Absent, Failed
 
 _OCTAL = re.compile(rb"\\([0-7]{3})")
@@ -35,16 +34,21 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A cgroup's directory, and the top of what is visible above it."""
+    """A cgroup's directory, and what is visible above it."""
 
     version: int
-    top: Path
-    directory: Path
+    lineage: tuple[Path, ...]
+    """The directory and its visible ancestors, the innermost first."""
 
-    def lineage(self) -> tuple[Path, ...]:
-        """The directory and its visible ancestors, the innermost first."""
-        above = self.directory.relative_to(self.top).parts
-        return tuple(self.top.joinpath(*above[:depth]) for depth in range(len(above), -1, -1))
+    @property
+    def directory(self) -> Path:
+        """The process's own cgroup."""
+        return self.lineage[0]
+
+    @property
+    def top(self) -> Path:
+        """The outermost cgroup that the mount shows."""
+        return self.lineage[-1]
 
 
 def parse_cgroup(data: bytes) -> dict[str, str]:
@@ -100,8 +104,9 @@ def find_place(
             if relative is None:
                 continue
             try:
-                if _holds(top / relative, pid):
-                    return Place(version, top, top / relative)
+                if _holds(top.joinpath(*relative), pid):
+                    depths = range(len(relative), -1, -1)
+                    return Place(version, tuple(top.joinpath(*relative[:depth]) for depth in depths))
             except PermissionError as error:
                 denied = error
     if denied is not None:
@@ -111,17 +116,22 @@ def find_place(
 
 
 def _mounts(proc: Path, owner: int | str, version: int, controller: str) -> Iterator[Mount]:
-    for mount in parse_mounts(content(proc / str(owner) / "mountinfo") or b""):
+    try:
+        # Whole: on a host with hundreds of containers it is longer than what `content` reads.
+        data = (proc / str(owner) / "mountinfo").read_bytes()
+    except FileNotFoundError:
+        return
+    for mount in parse_mounts(data):
         if mount.version == version and (version == 2 or controller in mount.controllers):  # noqa: PLR2004 - cgroup v2
             yield mount
 
 
-def _relative(path: str, root: str) -> str | None:
-    """`path` as seen from `root`; None where it lies outside."""
+def _relative(path: str, root: str) -> tuple[str, ...] | None:
+    """The parts of `path` below `root`; None where it lies outside."""
     inner, outer = PurePosixPath(path).parts, PurePosixPath(root).parts
     if inner[: len(outer)] != outer or ".." in inner[len(outer) :]:
         return None
-    return "/".join(inner[len(outer) :])
+    return inner[len(outer) :]
 
 
 def _holds(directory: Path, pid: int) -> bool:

@@ -15,7 +15,7 @@ def read_throttling(place: Place) -> CpuThrottling:
     the quota is set, not below. Absent without a quota.
     """
     tightest: tuple[float, Path] | None = None
-    for path in place.lineage():
+    for path in place.lineage:
         cores = _quota(path, place.version)
         if cores is not None and (tightest is None or cores <= tightest[0]):
             tightest = (cores, path)
@@ -32,7 +32,8 @@ def _quota(path: Path, version: int) -> float | None:
     """The quota in cores; None for none."""
     if version == 1:
         quota = files.number(path / "cpu.cfs_quota_us")
-        period = files.number(path / "cpu.cfs_period_us")
-        return quota / period if quota is not None and quota > 0 and period else None
+        if quota is None or quota < 0:
+            return None
+        return quota / int(files.needed(path / "cpu.cfs_period_us"))
     most, length = (files.content(path / "cpu.max") or b"max 100000").split()
     return None if most == b"max" else int(most) / int(length)

@@ -21,7 +21,7 @@ def limiting(place: Place) -> tuple[Path, int | None]:
     cgroup is the nearest to the one that limits.
     """
     directory, tightest = place.directory, None
-    for path in place.lineage():
+    for path in place.lineage:
         limit = files.limit(path / "memory.limit_in_bytes")
         if limit is not None and (tightest is None or limit <= tightest):
             directory, tightest = path, limit
@@ -62,7 +62,7 @@ def events(place: Place) -> CgroupEvents:
     """
     limiting_path, _ = limiting(place)
     kills: list[int] = []
-    for path in place.lineage():
+    for path in place.lineage:
         found = files.flat(path / "memory.oom_control").get("oom_kill")
         if found is not None:
             kills.append(found)

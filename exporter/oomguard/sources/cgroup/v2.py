@@ -22,7 +22,7 @@ def limiting(place: Place) -> tuple[Path, int | None]:
     """
     directory: Path | None = None
     tightest: int | None = None
-    for path in place.lineage():
+    for path in place.lineage:
         data = files.content(path / "memory.max")
         if data is None:
             continue
