@@ -236,8 +236,9 @@ def test_a_stranger_is_disconnected_without_a_word(tmp_path, monkeypatch):
         assert await fake.closed()
         assert hooks.errors[HookErrorReason.REJECTED] == 1
         hooks._belongs = lambda pid: pid == 4242  # of the tree, whatever its uid
-        await FakeHook.connect(str(tmp_path / "s"))
+        member = await FakeHook.connect(str(tmp_path / "s"))
         await eventually(lambda: 4242 in hooks.connected)
+        assert not member.writer.is_closing()
         await hooks.close()
 
     asyncio.run(asyncio.wait_for(body(), 30))
