@@ -26,9 +26,9 @@ from oomguard.sources.smaps import read_mappings, read_memory
 
 # Together 1/200 of the time. PSS decides where there is no cgroup, the kinds of mappings are for
 # people and cost four times as much, so they get less. The shortest periods keep an idle target of
-# four small processes under 0.1 % of a core, where the share alone would allow a read at every tick.
-_MEMORY_SHARE, _MEMORY_PERIOD = 1 / 300, 2.0
-_MAPPINGS_SHARE, _MAPPINGS_PERIOD = 1 / 600, 15.0
+# four small processes under 0.05 % of a core, where the share alone would allow a read at every tick.
+_MEMORY_SHARE, _MEMORY_PERIOD = 1 / 300, 5.0
+_MAPPINGS_SHARE, _MAPPINGS_PERIOD = 1 / 600, 30.0
 
 
 @dataclass(slots=True)
