@@ -267,7 +267,9 @@ def test_the_target_has_default_dispositions_and_an_empty_mask(start: Start, tmp
     out = tmp_path / "status"
     start(*shell(f"exec grep -E '^Sig(Blk|Ign)' /proc/self/status > {out}")).result()
 
-    assert {line.split()[1] for line in lines(out)} == {"0" * 16}
+    # 32 and 33 are glibc's own; the subprocess module of Python 3.13 leaves them ignored in its children.
+    ours = sum(1 << (number - 1) for number in signal.valid_signals())
+    assert [int(line.split()[1], 16) & ours for line in lines(out)] == [0, 0]
 
 
 def test_an_ignored_hangup_stays_ignored_as_nohup_wants(start: Start, tmp_path: Path) -> None:
