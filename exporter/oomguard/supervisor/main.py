@@ -4,6 +4,7 @@ Run as ``python -I -S main.py NAME=VALUE… -- SIDECAR… TARGET…`` with what 
 What runs as PID 1 should be small: no site, no typing, no enum, few modules. This file is only a
 door, since Python compiles a script anew at each start and keeps 1.7 MB dirty for it, while imported modules
 come compiled: 2.9 MB of private dirty memory in all (Python 3.11), of which Python itself takes 2.5.
+The order of its work stands in loop.py, the lines that it sends the sidecar in sidecar.py.
 """
 
 import os
