@@ -93,6 +93,24 @@ def test_a_child_that_execs_at_once_leaves_no_trace(interpreter: str, sidecar: F
         assert target.finish() == (0, "", "")
 
 
+def test_a_child_that_execs_within_milliseconds_is_hardly_ever_seen(sidecar: FakeSidecar) -> None:
+    code = START + (
+        "for _ in range(10):\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0: time.sleep(0.01); os.execv('/bin/true', ['true'])\n"
+        "    os.waitpid(pid, 0)\n"
+    )
+    with host(sidecar, code + WAIT) as target:
+        sidecar.accept()
+        seen = 0
+        while not sidecar.nobody(QUIET):
+            seen += 1
+        assert seen < 5, (
+            "without the delay all ten are seen; a busy machine may stretch one of ten milliseconds"
+        )
+        assert target.finish() == (0, "", "")
+
+
 def test_a_fork_inherits_no_descriptor_of_the_hooks(sidecar: FakeSidecar) -> None:
     code = START + (
         "sys.stdin.readline()\n"

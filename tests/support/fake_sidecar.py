@@ -122,6 +122,8 @@ class FakeSidecar:
             self.accept(seconds)
         except TimeoutError:
             return True
+        except EOFError:
+            return False  # it came and was gone before its hello
         return False
 
     @property
