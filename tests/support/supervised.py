@@ -70,6 +70,11 @@ def process_state(pid: int) -> str:
         return ""
 
 
+def runs(pid: int) -> bool:
+    """Whether a process runs or sleeps: it is not stopped, dead or gone."""
+    return process_state(pid) in {"R", "S", "D"}
+
+
 def children(pid: int) -> Iterator[int]:
     """PIDs of a process's children."""
     for path in Path("/proc").glob("[0-9]*/stat"):

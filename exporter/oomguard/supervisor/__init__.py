@@ -46,7 +46,7 @@ def command(
         "mask": ",".join(str(int(number)) for number in sorted(mask)),
         "sidecar": len(sidecar),
     }
-    script = os.path.join(os.path.dirname(__file__), "main.py")
+    script = os.path.join(os.path.dirname(__file__), "main.py")  # noqa: PTH118, PTH120 - see above
     pairs = [f"{name}={value}" for name, value in settings.items()]
     return [python, "-I", "-S", script, *pairs, "--", *sidecar, *target]
 
@@ -55,7 +55,7 @@ def become_subreaper() -> None:
     """Adopt the target's orphans (prctl(2)); survives execve. Does nothing where there is no such thing."""
     if sys.platform != "linux":
         return
-    import ctypes
+    import ctypes  # noqa: PLC0415 - see above
 
     try:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -69,6 +69,6 @@ def hold_signals() -> set[int]:
     Without it a signal between execv and the supervisor's first lines would be lost for PID 1, to
     which the kernel sends nothing that it does not handle. The mask and pending signals survive execve.
     """
-    import signal
+    import signal  # noqa: PLC0415 - see above
 
     return {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())}

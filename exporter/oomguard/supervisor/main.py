@@ -12,7 +12,7 @@ import sys
 
 if __name__ == "__main__":
     # At the end, so that nothing installed beside oomguard can stand before the standard library.
-    sys.path.append(os.path.abspath(f"{__file__}/../../.."))
+    sys.path.append(os.path.abspath(f"{__file__}/../../.."))  # noqa: PTH100 - pathlib would cost 1 MB
     from oomguard.supervisor import signals
     from oomguard.supervisor.log import STDERR
     from oomguard.supervisor.loop import Supervisor

@@ -15,6 +15,7 @@ The environment names their descriptors:
     end of file                 nothing follows, or the supervisor was killed: the sidecar ends itself
 """
 
+# ruff: noqa: SIM105
 # contextlib would cost 0.6 MB of private dirty memory.
 
 import os
@@ -86,7 +87,7 @@ class Sidecar:
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         for fd in pipes:
             os.set_inheritable(fd, True)
-        for fd in map(int, os.listdir("/dev/fd")):
+        for fd in map(int, os.listdir("/dev/fd")):  # noqa: PTH208 - pathlib would cost 1 MB
             if fd > STDERR and fd not in (*pipes, report):
                 try:
                     os.close(fd)

@@ -38,7 +38,7 @@ def spawn(
             for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and so would the child
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            os.execvpe(argv[0], argv, environment)
+            os.execvpe(argv[0], argv, environment)  # noqa: S606 - no shell is wanted
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR):
                 code = NOT_FOUND
@@ -63,7 +63,7 @@ def exit_code(status: int) -> int:
 def start_ticks(pid: int) -> int:
     """Field 22 of /proc/PID/stat (proc_pid_stat(5)); 0 where that can't be read."""
     try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123 - pathlib would cost 1 MB
             stat = file.read(4096)
     except OSError:
         return 0

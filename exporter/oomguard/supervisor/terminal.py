@@ -1,5 +1,6 @@
 """The controlling terminal: which process group is in its foreground."""
 
+# ruff: noqa: SIM105
 # contextlib would cost 0.6 MB of private dirty memory.
 
 import os
