@@ -19,8 +19,8 @@ from tests.support.supervised import (
     children,
     lines,
     process_state,
-    runs,
     recorder,
+    runs,
     wait_for,
 )
 

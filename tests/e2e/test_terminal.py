@@ -21,8 +21,8 @@ from tests.support.supervised import (
     launch,
     lines,
     process_state,
-    runs,
     recorder,
+    runs,
     wait_for,
 )
 
