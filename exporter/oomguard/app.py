@@ -39,9 +39,9 @@ from oomguard.view import SidecarView
 from oomguard.web import server
 
 SLOW_INTERVAL: Final = 1.0
-SLOWEST_INTERVAL: Final = 10.0
+SLOWEST_INTERVAL: Final = 5.0
 BUDGET: Final = 200
-"""A slow tick that took t is not repeated before 200·t has passed: half a percent of a core."""
+"""A slow tick that cost t of CPU time is not repeated before 200·t has passed: half a percent of a core."""
 HOOK_PATIENCE: Final = 0.8
 """Seconds a hook is given for a reading: less than a slow tick, so that a stalled one delays none."""
 HOOK_GRACE: Final = 10.0
@@ -275,7 +275,7 @@ class Sidecar:
                 await asyncio.wait_for(self._wake.wait(), max(0.05, pause))
 
     async def _slow_tick(self) -> float:
-        """Read everything once; returns the seconds that the reading took."""
+        """Read everything once; returns the CPU seconds that the reading cost."""
         state = self._state
         if self._follower is not None:
             await self._follow(self._follower)
@@ -311,7 +311,7 @@ class Sidecar:
         self._counters.add(m.TICKS, "slow")
         self._notice(collected)
         self._store.write(state.snapshot.time, self._view.slot())
-        return collected.seconds
+        return collected.cpu_seconds
 
     def _first_level(self) -> None:
         level, root = self._state.level, self._state.root
