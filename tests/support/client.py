@@ -14,7 +14,8 @@ from typing import Any
 def read(port: int, path: str, *, timeout: float = 10.0) -> str:
     """Body of a GET on loopback; raises OSError for a refused connection and for any status but 200."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=timeout) as response:
-        return response.read().decode()
+        body: bytes = response.read()
+    return body.decode()
 
 
 def read_json(port: int, path: str) -> Any:
@@ -48,7 +49,7 @@ class Pinger:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pinger")
 
-    def __enter__(self):
+    def __enter__(self) -> Pinger:  # noqa: PYI034 - Self is not in the typing of Python 3.10
         self._thread.start()
         return self
 

@@ -18,10 +18,13 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.support.boxes import BoxV1
 from tests.support.client import read, read_json
+from typing_extensions import Self
+
+P = TypeVar("P", bound="Program")
 
 ROOT = Path(__file__).parents[2]
 WORKLOADS = ROOT / "tests" / "workloads"
@@ -53,7 +56,7 @@ class Program:
         self._env = {**outside, **(env or {})}
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self.process = self.box.run(self._argv, env=self._env, stdout=subprocess.PIPE, text=True)
         self._reader = threading.Thread(target=self._read, name="stdout")
         self._reader.start()

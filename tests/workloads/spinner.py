@@ -7,8 +7,6 @@ spinning threads that is most of it). The cache's ``clear`` notes the arrival. A
 
 A line for each round: ``{"arrived": s, "rate": bytes/s, "trail": [[s, bytes], ...]}``; the trail holds the
 last pieces before the arrival: when each began, and what was in use (usage less file cache) after it.
-
-``--orders SOCKET`` takes the order from a datagram socket instead of oomguard's hook: for baselines.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import socket
 import threading
 import time
 from collections import deque
@@ -24,8 +21,7 @@ from pathlib import Path
 
 from ping import MB, Pace, register, say, serve
 
-PIECE = 1 << 18  # at 400 MB/s one every 0.7 ms
-TRAIL = 400  # pieces: 100 MB, more than a threshold is ever lowered by
+TRAIL = 400  # pieces: 100 MB at least, more than a threshold is ever lowered by
 
 
 class Usage:
@@ -59,16 +55,16 @@ class Round:
         self.pieces.clear()
 
 
-def grow(usage: Usage, this: Round, rate: float) -> float:
+def grow(usage: Usage, this: Round, rate: float, piece: int) -> float:
     """Fill until the order arrives; returns when it did."""
     pace = Pace(rate, slack=0.002)
     while this.arrived is None:
         before = time.monotonic()
-        this.pieces.append(b"\x01" * PIECE)
+        this.pieces.append(b"\x01" * piece)
         used = usage.used()
         if this.arrived is None:
             this.trail.append((before, used))
-        pace.wait(PIECE)
+        pace.wait(piece)
     return this.arrived
 
 
@@ -82,12 +78,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cgroup", type=Path, required=True, help="the box's folder (cgroup v1)")
     parser.add_argument("--baseline", type=int, default=0, help="bytes in use before the first round")
+    parser.add_argument("--piece", type=int, default=1 << 18, help="bytes; at 400 MB/s one every 0.7 ms")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--spinners", type=int, default=0)
     parser.add_argument("--slowest", type=float, default=50, help="MB a second")
     parser.add_argument("--fastest", type=float, default=400, help="MB a second")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--orders", help="datagram socket to make and obey")
     arguments = parser.parse_args()
 
     usage = Usage(arguments.cgroup)
@@ -100,18 +96,7 @@ def main() -> None:
     def clear() -> None:
         this.clear()
 
-    if arguments.orders:
-        orders = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        orders.bind(arguments.orders)
-
-        def obey() -> None:
-            while True:
-                orders.recv(64)
-                clear()
-
-        threading.Thread(target=obey, daemon=True).start()
-    else:
-        register("rounds", clear, lambda: len(this.pieces) * PIECE, lambda: len(this.pieces))
+    register("rounds", clear, lambda: len(this.pieces) * arguments.piece, lambda: len(this.pieces))
     for _ in range(arguments.spinners):
         threading.Thread(target=spin, daemon=True).start()
     serve()
@@ -122,7 +107,7 @@ def main() -> None:
         usage.settle()
         rate = numbers.uniform(arguments.slowest, arguments.fastest) * MB
         this = Round()
-        arrived = grow(usage, this, rate)
+        arrived = grow(usage, this, rate, arguments.piece)
         say(arrived=arrived, rate=round(rate), trail=list(this.trail))
         # The run of the ladder ends (gc, trim, settling) before the next one is provoked; a random rest, so
         # that rounds don't fall into step with the sidecar's own clock.
