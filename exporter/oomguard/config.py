@@ -152,11 +152,11 @@ SETTINGS: Final = (
     Setting("used", "used", _one_of("auto", "working_set", "rss"), "--used", "OOMGUARD_USED",
             "what counts as used: auto (what the kernel kills for), working_set or rss"),
     Setting("high", "thresholds.high", parse_threshold, "--high", "OOMGUARD_HIGH",
-            "where caches, gc and trim begin (default 80%%)"),
+            "where caches, gc and trim begin (default 80%)"),
     Setting("critical", "thresholds.critical", parse_threshold, "--critical", "OOMGUARD_CRITICAL",
-            "where every step there is begins (default 90%%)"),
+            "where every step there is begins (default 90%)"),
     Setting("goal", "thresholds.goal", parse_threshold, "--goal", "OOMGUARD_GOAL",
-            "where a cleanup stops (default 70%%, or seven eighths of --high where that is less)"),
+            "where a cleanup stops (default 70%, or seven eighths of --high where that is less)"),
     Setting("act", "act", _switch, None, "OOMGUARD_ACT", "false: watch and warn, order nothing"),
     Setting("listen", "listen", parse_listen, "--listen", "OOMGUARD_LISTEN",
             f"address of /metrics and the live page (default {DEFAULT_LISTEN}; port 0: any free one)"),
@@ -171,7 +171,7 @@ SETTINGS: Final = (
 )  # fmt: skip
 
 # Names that people already use; an OOMGUARD_* variable beside them wins.
-_FAMILIAR: Final = (
+FAMILIAR: Final = (
     Setting("limit", "", _megabytes_limit, None, "MEMORY_LIMIT_MB"),
     Setting("act", "", _switch, None, "MEMORY_CLEANUP"),
     Setting("high", "", _megabytes_threshold, None, "MEMORY_CLEANUP_THRESHOLD_MB"),
@@ -203,7 +203,7 @@ def load(
 
     if file is not None:
         _take_file(file, take, problems)
-    for setting in (*_FAMILIAR, *SETTINGS):
+    for setting in (*FAMILIAR, *SETTINGS):
         if setting.env and (text := env.get(setting.env, "")):
             take(setting, text, setting.env)
     for setting in SETTINGS:

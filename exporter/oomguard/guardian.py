@@ -144,4 +144,4 @@ class Guardian:
 
 def _frozen(reading: Reading[HookReading]) -> bool:
     stats = reading.value.gc.value if reading.value is not None else None
-    return stats is not None and stats.frozen > 0
+    return stats is not None and stats.frozen

@@ -233,8 +233,8 @@ class GcStats:
     pause_sum: float
     pause_last_full: float | None
     """How long the last full collection held the process; None before the first."""
-    frozen: int
-    """gc.get_freeze_count()."""
+    frozen: bool
+    """gc.freeze() has put the bulk of the heap out of a collection's reach."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,5 +72,12 @@ def _parser(wanted: str) -> argparse.ArgumentParser:
     return parser
 
 
+def arguments_of(command: str) -> Sequence[argparse.Action]:
+    """The options of a subcommand, for the reference page."""
+    parser = argparse.ArgumentParser()
+    _module(command).add_options(parser)
+    return parser._actions  # noqa: SLF001 - argparse has no other way to ask
+
+
 def _module(name: str) -> Any:
     return importlib.import_module(f"oomguard.cli.{name}")

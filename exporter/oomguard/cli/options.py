@@ -20,7 +20,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
     for setting in SETTINGS:
         if setting.flag is not None:
-            group.add_argument(setting.flag, dest=setting.field, metavar="VALUE", help=setting.help)
+            group.add_argument(setting.flag, dest=setting.field, metavar="VALUE", help=setting.help.replace("%", "%%"))
 
 
 def settings_from(options: argparse.Namespace) -> Settings:

@@ -69,7 +69,7 @@ class GcWatch:
             "pause_counts": self._counts[:],
             "pause_sum": self._sum[0],
             "pause_last_full": self._last_full[0],
-            "frozen": gc.get_freeze_count(),
+            "frozen": mostly_frozen(),
         }
 
 

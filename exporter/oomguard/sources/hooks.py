@@ -53,7 +53,7 @@ class Hook:
         """Whether it owes so many answers that asking again would only pile up."""
         return len(self._open) >= MAX_OPEN
 
-    async def ask(self, question: str, timeout: float, **details: object) -> dict[str, Any]:  # noqa: ASYNC109
+    async def ask(self, question: str, timeout: float, **details: object) -> dict[str, Any]:
         """Send a question and return the answer's object; raises HookError when none comes in time."""
         if self.stalled:
             raise HookError(f"hook of process {self.pid} is stalled: {len(self._open)} questions unanswered")
@@ -139,7 +139,7 @@ class Hooks:
         """The hooks of the target's own tree (all of them where PIDs can't be compared)."""
         return [hook for hook in self.connected.values() if hook.pid <= 0 or self._belongs(hook.pid)]
 
-    async def read_all(self, slots: Mapping[int, str], timeout: float) -> Reading[tuple[HookReading, ...]]:  # noqa: ASYNC109
+    async def read_all(self, slots: Mapping[int, str], timeout: float) -> Reading[tuple[HookReading, ...]]:
         """Ask every hook of the tree for a reading, side by side; `slots` maps PIDs to stable names."""
         began = time.perf_counter()
         hooks = self.members()
@@ -156,7 +156,7 @@ class Hooks:
         self._trouble = ""
         return Reading(Status.OK, values, seconds=took)
 
-    async def _read(self, hook: Hook, slot: str, timeout: float) -> None:  # noqa: ASYNC109
+    async def _read(self, hook: Hook, slot: str, timeout: float) -> None:
         began = time.perf_counter()
         try:
             answer = await hook.ask("reading", timeout)
@@ -295,7 +295,7 @@ def _gc(part: Mapping[str, Any]) -> GcStats:
         pause_counts=counts,
         pause_sum=float(part["pause_sum"]),
         pause_last_full=None if last is None else float(last),
-        frozen=_size(part.get("frozen")) or 0,
+        frozen=part.get("frozen") is True,
     )
 
 
