@@ -28,7 +28,13 @@ def metrics() -> Iterator[str]:
         "and beyond 16 of them `other`, which is a sum."
     )
     for title, own in (("The target", False), ("The sidecar itself", True)):
-        yield from ("", f"## {title}", "", "| metric | kind | labels | meaning | OpenTelemetry |", "|---|---|---|---|---|")
+        yield from (
+            "",
+            f"## {title}",
+            "",
+            "| metric | kind | labels | meaning | OpenTelemetry |",
+            "|---|---|---|---|---|",
+        )
         for metric in TABLE:
             if metric.own is own:
                 yield _row(metric)
@@ -54,7 +60,11 @@ def configuration() -> Iterator[str]:
     for setting in SETTINGS:
         flag = f"`{setting.flag}`" if setting.flag else ""
         yield f"| `{setting.key}` | {flag} | `{setting.env}` | {setting.help} |"
-    yield from ("", "Names that people already use are read too; an `OOMGUARD_*` variable beside them wins:", "")
+    yield from (
+        "",
+        "Names that people already use are read too; an `OOMGUARD_*` variable beside them wins:",
+        "",
+    )
     yield from ("| environment | setting |", "|---|---|")
     for setting in FAMILIAR:
         yield f"| `{setting.env}` | `{next(s.key for s in SETTINGS if s.field == setting.field)}` |"
@@ -99,7 +109,13 @@ def commands() -> Iterator[str]:
                 yield f"| `{names}{value if action.option_strings else ''}` | {action.help} |"
         if any(action.dest == "limit" for action in cli.arguments_of(name)):
             yield "| every flag of [configuration.md](configuration.md) | |"
-    yield from ("", "## The steps", "", "Cheapest first; a cleanup takes them one by one until memory is below the goal.", "")
+    yield from (
+        "",
+        "## The steps",
+        "",
+        "Cheapest first; a cleanup takes them one by one until memory is below the goal.",
+        "",
+    )
     yield from ("| step | what it does |", "|---|---|")
     for step in LADDER:
         module = sys.modules[type(step).__module__]

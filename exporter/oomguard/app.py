@@ -267,7 +267,7 @@ class Sidecar:
             self._wake.clear()
             try:
                 spent = await self._slow_tick()
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever fails once, the next tick comes
                 LOGGER.exception("slow tick failed")
                 spent = 0.0
             pause = min(SLOWEST_INTERVAL, max(SLOW_INTERVAL, BUDGET * spent)) - (time.monotonic() - began)

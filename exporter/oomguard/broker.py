@@ -130,8 +130,8 @@ class Broker:
     def consider(self, wishes: Sequence[Wish], level: Level, *, goal: int, critical: int) -> Run | None:
         """Follow the wishes that fire at this level: start a run, or join the one under way.
 
-        `goal` and `critical` are bytes under the limit in force. Returns the run that serves them, None when nothing needs doing or restraint holds it back
-        (`held` says why). Must be called on the event loop.
+        `goal` and `critical` are bytes under the limit in force. Returns the run that serves them, None when
+        nothing needs doing or restraint holds it back (`held` says why). Called on the event loop.
         """
         if not wishes:
             self.held = ""

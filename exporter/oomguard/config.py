@@ -20,6 +20,8 @@ from oomguard.sizes import Threshold, parse_size, parse_threshold
 
 DEFAULT_LISTEN: Final = "127.0.0.1:10512"
 DEFAULT_FILE: Final = "oomguard.yml"
+DEFAULT_HIGH: Final = Threshold(ratio=0.8)
+DEFAULT_CRITICAL: Final = Threshold(ratio=0.9)
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -35,8 +37,8 @@ class Settings:
     """A limit written as a percentage: of the cgroup's limit, else of the machine's memory."""
     used: str = "auto"
     """``auto`` (what the kernel would kill for), ``working_set`` or ``rss``."""
-    high: Threshold = Threshold(ratio=0.8)
-    critical: Threshold = Threshold(ratio=0.9)
+    high: Threshold = DEFAULT_HIGH
+    critical: Threshold = DEFAULT_CRITICAL
     goal: Threshold | None = None
     """None: 70 %, or seven eighths of `high` where that is less."""
     act: bool = True
@@ -245,44 +247,44 @@ def _take_file(file: Path, take: Callable[[Setting, str, str], None], problems: 
         node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except OSError as error:
         problems.append(Problem(str(file), f"can't be read: {(error.strerror or str(error)).lower()}"))
-        return
     except UnicodeDecodeError as error:
         problems.append(Problem(str(file), f"is not UTF-8 text: {error.reason} at byte {error.start}"))
-        return
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark is not None else str(file)
         problems.append(Problem(where, f"is not valid YAML: {getattr(error, 'problem', None) or error}"))
-        return
+    else:
+        if node is not None:
+            _take_mapping(str(file), node, "", take, problems)
+
+
+def _take_mapping(
+    file: str,
+    mapping: Any,
+    prefix: str,
+    take: Callable[[Setting, str, str], None],
+    problems: list[Problem],
+) -> None:
+    """Settings below one key of the file; `mapping` is a yaml.Node, `prefix` that key with a dot."""
     known = {setting.key: setting for setting in SETTINGS}
     sections = {key.partition(".")[0] for key in known if "." in key}
-
-    def walk(mapping: yaml.Node, prefix: str) -> None:
-        if not isinstance(mapping, yaml.MappingNode):
-            name = f"{prefix.rstrip('.')!r}" if prefix else "the file"
-            problems.append(
-                Problem(f"{file}:{mapping.start_mark.line + 1}", f"{name} must hold keys and values")
-            )
-            return
-        seen: set[str] = set()
-        for key_node, value in mapping.value:
-            key = f"{prefix}{key_node.value}" if isinstance(key_node, yaml.ScalarNode) else f"{prefix}?"
-            where = f"{file}:{key_node.start_mark.line + 1}"
-            if key in seen:
-                problems.append(Problem(where, f"{key!r} stands here a second time; remove one"))
-                continue
-            seen.add(key)
-            if key in sections:
-                walk(value, key + ".")
-            elif key not in known:
-                names = sorted(name for name in known if name.startswith(prefix))
-                problems.append(
-                    Problem(where, f"unknown setting {key!r}; the settings are {', '.join(names)}")
-                )
-            elif not isinstance(value, yaml.ScalarNode):
-                problems.append(Problem(where, f"{key!r} takes a single value"))
-            else:
-                take(known[key], value.value, where)
-
-    if node is not None:
-        walk(node, "")
+    if mapping.id != "mapping":
+        name = f"{prefix.rstrip('.')!r}" if prefix else "the file"
+        problems.append(Problem(f"{file}:{mapping.start_mark.line + 1}", f"{name} must hold keys and values"))
+        return
+    seen: set[str] = set()
+    for key_node, value in mapping.value:
+        key = f"{prefix}{key_node.value if key_node.id == 'scalar' else '?'}"
+        where = f"{file}:{key_node.start_mark.line + 1}"
+        if key in seen:
+            problems.append(Problem(where, f"{key!r} stands here a second time; remove one"))
+        elif key in sections:
+            _take_mapping(file, value, key + ".", take, problems)
+        elif key not in known:
+            names = ", ".join(sorted(name for name in known if name.startswith(prefix)))
+            problems.append(Problem(where, f"unknown setting {key!r}; the settings are {names}"))
+        elif value.id != "scalar":
+            problems.append(Problem(where, f"{key!r} takes a single value"))
+        else:
+            take(known[key], value.value, where)
+        seen.add(key)

@@ -101,7 +101,7 @@ class Journal:
         if self._fd is None:
             self._open()  # the disk may have become writable again
         if self._fd is not None and self._size + len(line) > ROTATE_BYTES:
-            os.replace(self.path, self.path.with_name(self.path.name + ".1"))
+            self.path.replace(self.path.with_name(self.path.name + ".1"))
             os.close(self._fd)
             self._open()
         if self._fd is None:

@@ -44,456 +44,171 @@ def _counter(name: str, otel: str, unit: str, text: str, *labels: str) -> Metric
     return Metric(name, otel, COUNTER, unit, text, labels)
 
 
+# fmt: off
 # The level: what decisions are made on.
-MEMORY_USED = _gauge(
-    "oomguard_memory_used_bytes",
-    "oomguard.memory.used",
-    "By",
-    "Memory the kernel would kill for: usage less what it can reclaim (or PSS, working set, RSS: see kind).",
-    "kind",
-)
-MEMORY_LIMIT = _gauge(
-    "oomguard_memory_limit_bytes",
-    "oomguard.memory.limit",
-    "By",
-    "The limit in force and where it comes from.",
-    "origin",
-)
-MEMORY_RATIO = _gauge(
-    "oomguard_memory_used_ratio", "oomguard.memory.utilization", "1", "Used memory by the limit in force."
-)
-MEMORY_RATE = _gauge(
-    "oomguard_memory_growth_bytes_per_second",
-    "oomguard.memory.growth",
-    "By/s",
-    "Growth of used memory over the last ticks; negative when it falls.",
-)
-MEMORY_THRESHOLD = _gauge(
-    "oomguard_memory_threshold_bytes",
-    "oomguard.memory.threshold",
-    "By",
-    "The thresholds in force: high, critical, goal.",
-    "threshold",
-)
+MEMORY_USED = _gauge("oomguard_memory_used_bytes", "oomguard.memory.used", "By",
+    "Memory the kernel would kill for: usage less what it can reclaim (or PSS, working set, RSS: see kind).", "kind")
+MEMORY_LIMIT = _gauge("oomguard_memory_limit_bytes", "oomguard.memory.limit", "By",
+    "The limit in force and where it comes from.", "origin")
+MEMORY_RATIO = _gauge("oomguard_memory_used_ratio", "oomguard.memory.utilization", "1",
+    "Used memory by the limit in force.")
+MEMORY_RATE = _gauge("oomguard_memory_growth_bytes_per_second", "oomguard.memory.growth", "By/s",
+    "Growth of used memory over the last ticks; negative when it falls.")
+MEMORY_THRESHOLD = _gauge("oomguard_memory_threshold_bytes", "oomguard.memory.threshold", "By",
+    "The thresholds in force: high, critical, goal.", "threshold")
 
 # The limiting cgroup.
-CGROUP_USAGE = _gauge(
-    "oomguard_cgroup_memory_usage_bytes",
-    "container.memory.usage",
-    "By",
-    "Usage of the limiting cgroup, page cache included.",
-)
-CGROUP_WORKING_SET = _gauge(
-    "oomguard_cgroup_memory_working_set_bytes",
-    "container.memory.working_set",
-    "By",
-    "Usage less inactive file cache, as cAdvisor and the kubelet count it.",
-)
-CGROUP_RECLAIMABLE = _gauge(
-    "oomguard_cgroup_memory_reclaimable_bytes",
-    "oomguard.cgroup.memory.reclaimable",
-    "By",
-    "File cache and slab that the kernel can drop without killing.",
-)
-CGROUP_PART = _gauge(
-    "oomguard_cgroup_memory_part_bytes",
-    "oomguard.cgroup.memory.part",
-    "By",
-    "Parts of the usage: anon, file, shmem, kernel.",
-    "part",
-)
-CGROUP_SWAP = _gauge(
-    "oomguard_cgroup_memory_swap_bytes",
-    "oomguard.cgroup.memory.swap",
-    "By",
-    "Swap used by the limiting cgroup.",
-)
-CGROUP_PEAK = _gauge(
-    "oomguard_cgroup_memory_peak_bytes",
-    "oomguard.cgroup.memory.peak",
-    "By",
-    "Highest usage that the kernel recorded.",
-)
-CGROUP_EVENTS = _counter(
-    "oomguard_cgroup_memory_events_total",
-    "oomguard.cgroup.memory.events",
-    "{event}",
-    "memory.events of the limiting cgroup: oom, oom_kill, high, max; failcnt under cgroup v1.",
-    "event",
-)
-CGROUP_REFAULTS = _counter(
-    "oomguard_cgroup_memory_refaults_total",
-    "oomguard.cgroup.memory.refaults",
-    "{page}",
-    "File pages read again after the kernel had reclaimed them.",
-)
-PRESSURE = _counter(
-    "oomguard_memory_pressure_seconds_total",
-    "oomguard.memory.pressure",
-    "s",
-    "PSI: time in which some or all (full) tasks waited for memory; of the cgroup, else of the machine.",
-    "scope",
-    "kind",
-)
-THROTTLED = _counter(
-    "oomguard_cgroup_cpu_throttled_seconds_total",
-    "oomguard.cgroup.cpu.throttled",
-    "s",
-    "Time for which the target's cgroup was held back by its CPU quota.",
-)
-THROTTLED_PERIODS = _counter(
-    "oomguard_cgroup_cpu_throttled_periods_total",
-    "oomguard.cgroup.cpu.throttled_periods",
-    "{period}",
-    "CPU periods in which the quota ran out.",
-)
+CGROUP_USAGE = _gauge("oomguard_cgroup_memory_usage_bytes", "container.memory.usage", "By",
+    "Usage of the limiting cgroup, page cache included.")
+CGROUP_WORKING_SET = _gauge("oomguard_cgroup_memory_working_set_bytes", "container.memory.working_set", "By",
+    "Usage less inactive file cache, as cAdvisor and the kubelet count it.")
+CGROUP_RECLAIMABLE = _gauge("oomguard_cgroup_memory_reclaimable_bytes", "oomguard.cgroup.memory.reclaimable", "By",
+    "File cache and slab that the kernel can drop without killing.")
+CGROUP_PART = _gauge("oomguard_cgroup_memory_part_bytes", "oomguard.cgroup.memory.part", "By",
+    "Parts of the usage: anon, file, shmem, kernel.", "part")
+CGROUP_SWAP = _gauge("oomguard_cgroup_memory_swap_bytes", "oomguard.cgroup.memory.swap", "By",
+    "Swap used by the limiting cgroup.")
+CGROUP_PEAK = _gauge("oomguard_cgroup_memory_peak_bytes", "oomguard.cgroup.memory.peak", "By",
+    "Highest usage that the kernel recorded.")
+CGROUP_EVENTS = _counter("oomguard_cgroup_memory_events_total", "oomguard.cgroup.memory.events", "{event}",
+    "memory.events of the limiting cgroup: oom, oom_kill, high, max; failcnt under cgroup v1.", "event")
+CGROUP_REFAULTS = _counter("oomguard_cgroup_memory_refaults_total", "oomguard.cgroup.memory.refaults", "{page}",
+    "File pages read again after the kernel had reclaimed them.")
+PRESSURE = _counter("oomguard_memory_pressure_seconds_total", "oomguard.memory.pressure", "s",
+    "PSI: time in which some or all (full) tasks waited for memory; of the cgroup, else of the machine.", "scope", "kind")
+THROTTLED = _counter("oomguard_cgroup_cpu_throttled_seconds_total", "oomguard.cgroup.cpu.throttled", "s",
+    "Time for which the target's cgroup was held back by its CPU quota.")
+THROTTLED_PERIODS = _counter("oomguard_cgroup_cpu_throttled_periods_total", "oomguard.cgroup.cpu.throttled_periods",
+    "{period}", "CPU periods in which the quota ran out.")
 
 # The machine.
-MACHINE_TOTAL = _gauge(
-    "oomguard_machine_memory_total_bytes", "oomguard.machine.memory.total", "By", "Memory of the machine."
-)
-MACHINE_AVAILABLE = _gauge(
-    "oomguard_machine_memory_available_bytes",
-    "oomguard.machine.memory.available",
-    "By",
-    "MemAvailable of the machine.",
-)
-MACHINE_SWAP = _gauge(
-    "oomguard_machine_swap_bytes", "oomguard.machine.swap", "By", "Swap of the machine: total, free.", "state"
-)
+MACHINE_TOTAL = _gauge("oomguard_machine_memory_total_bytes", "oomguard.machine.memory.total", "By",
+    "Memory of the machine.")
+MACHINE_AVAILABLE = _gauge("oomguard_machine_memory_available_bytes", "oomguard.machine.memory.available", "By",
+    "MemAvailable of the machine.")
+MACHINE_SWAP = _gauge("oomguard_machine_swap_bytes", "oomguard.machine.swap", "By",
+    "Swap of the machine: total, free.", "state")
 
 # The target's processes.
-PROCESSES = _gauge("oomguard_processes", "oomguard.processes", "{process}", "Processes of the target's tree.")
-PROCESSES_STARTED = _counter(
-    "oomguard_processes_started_total",
-    "oomguard.processes.started",
-    "{process}",
-    "Processes seen to come, since the sidecar began to look.",
-)
-PROCESSES_EXITED = _counter(
-    "oomguard_processes_exited_total", "oomguard.processes.exited", "{process}", "Processes seen to go."
-)
-PROCESS_RSS = _gauge(
-    "oomguard_process_resident_memory_bytes",
-    "process.memory.usage",
-    "By",
-    "Resident memory (VmRSS).",
-    "process",
-)
-PROCESS_VMS = _gauge(
-    "oomguard_process_virtual_memory_bytes",
-    "process.memory.virtual",
-    "By",
-    "Virtual memory (VmSize).",
-    "process",
-)
-PROCESS_PART = _gauge(
-    "oomguard_process_resident_part_bytes",
-    "oomguard.process.memory.resident_part",
-    "By",
-    "Resident memory by part: anon, file, shmem.",
-    "process",
-    "part",
-)
-PROCESS_SWAP = _gauge(
-    "oomguard_process_swap_bytes",
-    "oomguard.process.memory.swap",
-    "By",
-    "Swapped-out memory (VmSwap).",
-    "process",
-)
-PROCESS_PSS = _gauge(
-    "oomguard_process_proportional_memory_bytes",
-    "oomguard.process.memory.proportional",
-    "By",
-    "PSS: shared pages count in proportion to how many share them.",
-    "process",
-)
-PROCESS_USS = _gauge(
-    "oomguard_process_unique_memory_bytes",
-    "oomguard.process.memory.unique",
-    "By",
-    "USS: what would come back if this process alone ended.",
-    "process",
-)
-PROCESS_MAPPINGS = _gauge(
-    "oomguard_process_mapping_bytes",
-    "oomguard.process.memory.mapping",
-    "By",
-    "PSS by kind of mapping: heap, anonymous, file, shared, stack, other.",
-    "process",
-    "mapping",
-)
-PROCESS_CPU = _counter(
-    "oomguard_process_cpu_seconds_total",
-    "process.cpu.time",
-    "s",
-    "CPU time by mode: user, system.",
-    "process",
-    "mode",
-)
-PROCESS_THREADS = _gauge(
-    "oomguard_process_threads", "process.thread.count", "{thread}", "Threads.", "process"
-)
-PROCESS_FDS = _gauge(
-    "oomguard_process_open_fds",
-    "process.unix.file_descriptor.count",
-    "{file_descriptor}",
-    "Open file descriptors.",
-    "process",
-)
-PROCESS_FAULTS = _counter(
-    "oomguard_process_page_faults_total",
-    "process.paging.faults",
-    "{fault}",
-    "Page faults by type: minor, major.",
-    "process",
-    "type",
-)
-PROCESS_START = _gauge(
-    "oomguard_process_start_time_seconds",
-    "oomguard.process.start_time",
-    "s",
-    "Start time of the process, in Unix seconds.",
-    "process",
-)
+PROCESSES = _gauge("oomguard_processes", "oomguard.processes", "{process}",
+    "Processes of the target's tree.")
+PROCESSES_STARTED = _counter("oomguard_processes_started_total", "oomguard.processes.started", "{process}",
+    "Processes seen to come, since the sidecar began to look.")
+PROCESSES_EXITED = _counter("oomguard_processes_exited_total", "oomguard.processes.exited", "{process}",
+    "Processes seen to go.")
+PROCESS_RSS = _gauge("oomguard_process_resident_memory_bytes", "process.memory.usage", "By",
+    "Resident memory (VmRSS).", "process")
+PROCESS_VMS = _gauge("oomguard_process_virtual_memory_bytes", "process.memory.virtual", "By",
+    "Virtual memory (VmSize).", "process")
+PROCESS_PART = _gauge("oomguard_process_resident_part_bytes", "oomguard.process.memory.resident_part", "By",
+    "Resident memory by part: anon, file, shmem.", "process", "part")
+PROCESS_SWAP = _gauge("oomguard_process_swap_bytes", "oomguard.process.memory.swap", "By",
+    "Swapped-out memory (VmSwap).", "process")
+PROCESS_PSS = _gauge("oomguard_process_proportional_memory_bytes", "oomguard.process.memory.proportional", "By",
+    "PSS: shared pages count in proportion to how many share them.", "process")
+PROCESS_USS = _gauge("oomguard_process_unique_memory_bytes", "oomguard.process.memory.unique", "By",
+    "USS: what would come back if this process alone ended.", "process")
+PROCESS_MAPPINGS = _gauge("oomguard_process_mapping_bytes", "oomguard.process.memory.mapping", "By",
+    "PSS by kind of mapping: heap, anonymous, file, shared, stack, other.", "process", "mapping")
+PROCESS_CPU = _counter("oomguard_process_cpu_seconds_total", "process.cpu.time", "s",
+    "CPU time by mode: user, system.", "process", "mode")
+PROCESS_THREADS = _gauge("oomguard_process_threads", "process.thread.count", "{thread}",
+    "Threads.", "process")
+PROCESS_FDS = _gauge("oomguard_process_open_fds", "process.unix.file_descriptor.count", "{file_descriptor}",
+    "Open file descriptors.", "process")
+PROCESS_FAULTS = _counter("oomguard_process_page_faults_total", "process.paging.faults", "{fault}",
+    "Page faults by type: minor, major.", "process", "type")
+PROCESS_START = _gauge("oomguard_process_start_time_seconds", "oomguard.process.start_time", "s",
+    "Start time of the process, in Unix seconds.", "process")
 
 # What the hooks say.
-HOOK_CONNECTED = _gauge(
-    "oomguard_hook_connected",
-    "oomguard.hook.connected",
-    "1",
-    "1 where a process's hook is connected and answers, 0 where it is connected and does not (stalled).",
-    "process",
-)
-HOOK_ROUND_TRIP = _gauge(
-    "oomguard_hook_round_trip_seconds",
-    "oomguard.hook.round_trip",
-    "s",
-    "Time from question to answer of the last reading.",
-    "process",
-)
-HOOK_ERRORS = _counter(
-    "oomguard_hook_errors_total",
-    "oomguard.hook.errors",
-    "{error}",
-    "Connections ended or answers dropped, by reason.",
-    "reason",
-)
-GC_COLLECTIONS = _counter(
-    "oomguard_gc_collections_total",
-    "cpython.gc.collections",
-    "{collection}",
-    "Collections by generation.",
-    "process",
-    "generation",
-)
-GC_COLLECTED = _counter(
-    "oomguard_gc_collected_objects_total",
-    "cpython.gc.collected_objects",
-    "{object}",
-    "Objects collected by generation.",
-    "process",
-    "generation",
-)
-GC_UNCOLLECTABLE = _counter(
-    "oomguard_gc_uncollectable_objects_total",
-    "cpython.gc.uncollectable_objects",
-    "{object}",
-    "Objects found to be uncollectable, by generation.",
-    "process",
-    "generation",
-)
-GC_PAUSE = Metric(
-    "oomguard_gc_pause_seconds",
-    "oomguard.gc.pause",
-    HISTOGRAM,
-    "s",
-    "How long collections held the process.",
-    ("process",),
-)
-ALLOCATOR_INFO = Metric(
-    "oomguard_allocator_info",
-    "oomguard.allocator.info",
-    INFO,
-    "1",
-    "The malloc that a process runs on.",
-    ("process", "allocator"),
-)
-ALLOCATOR = _gauge(
-    "oomguard_allocator_bytes",
-    "oomguard.allocator.memory",
-    "By",
+HOOK_CONNECTED = _gauge("oomguard_hook_connected", "oomguard.hook.connected", "1",
+    "1 where a process's hook is connected and answers, 0 where it is connected and does not (stalled).", "process")
+HOOK_ROUND_TRIP = _gauge("oomguard_hook_round_trip_seconds", "oomguard.hook.round_trip", "s",
+    "Time from question to answer of the last reading.", "process")
+HOOK_ERRORS = _counter("oomguard_hook_errors_total", "oomguard.hook.errors", "{error}",
+    "Connections ended or answers dropped, by reason.", "reason")
+GC_COLLECTIONS = _counter("oomguard_gc_collections_total", "cpython.gc.collections", "{collection}",
+    "Collections by generation.", "process", "generation")
+GC_COLLECTED = _counter("oomguard_gc_collected_objects_total", "cpython.gc.collected_objects", "{object}",
+    "Objects collected by generation.", "process", "generation")
+GC_UNCOLLECTABLE = _counter("oomguard_gc_uncollectable_objects_total", "cpython.gc.uncollectable_objects", "{object}",
+    "Objects found to be uncollectable, by generation.", "process", "generation")
+GC_PAUSE = Metric("oomguard_gc_pause_seconds", "oomguard.gc.pause", HISTOGRAM, "s",
+    "How long collections held the process.", ("process",))
+ALLOCATOR_INFO = Metric("oomguard_allocator_info", "oomguard.allocator.info", INFO, "1",
+    "The malloc that a process runs on.", ("process", "allocator"))
+ALLOCATOR = _gauge("oomguard_allocator_bytes", "oomguard.allocator.memory", "By",
     "malloc's view: in_use, free (inside its arenas), mmapped, retained (what a trim is expected to return).",
-    "process",
-    "state",
-)
-CACHE_BYTES = _gauge(
-    "oomguard_cache_bytes",
-    "oomguard.cache.memory",
-    "By",
-    "Size of a registered cache, as the application tells it; processes are summed.",
-    "cache",
-)
-CACHE_ENTRIES = _gauge(
-    "oomguard_cache_entries",
-    "oomguard.cache.entries",
-    "{entry}",
-    "Entries of a registered cache; processes are summed.",
-    "cache",
-)
+    "process", "state")
+CACHE_BYTES = _gauge("oomguard_cache_bytes", "oomguard.cache.memory", "By",
+    "Size of a registered cache, as the application tells it; processes are summed.", "cache")
+CACHE_ENTRIES = _gauge("oomguard_cache_entries", "oomguard.cache.entries", "{entry}",
+    "Entries of a registered cache; processes are summed.", "cache")
 
 # What was done.
-ALERT_FIRING = _gauge(
-    "oomguard_alert_firing", "oomguard.alert.firing", "1", "1 while the alert fires, else 0.", "alertname"
-)
-RUNS = _counter(
-    "oomguard_cleanup_runs_total",
-    "oomguard.cleanup.runs",
-    "{run}",
-    "Runs of the ladder by outcome.",
-    "outcome",
-)
-RUN_ACTIVE = _gauge(
-    "oomguard_cleanup_active", "oomguard.cleanup.active", "1", "1 while a run of the ladder is under way."
-)
-STEPS = _counter(
-    "oomguard_cleanup_steps_total", "oomguard.cleanup.steps", "{step}", "Steps by outcome.", "step", "outcome"
-)
-STEP_FREED = _counter(
-    "oomguard_cleanup_freed_bytes_total",
-    "oomguard.cleanup.freed",
-    "By",
-    "What steps gave back to the system, as measured.",
-    "step",
-)
-STEP_SECONDS = _counter(
-    "oomguard_cleanup_step_seconds_total", "oomguard.cleanup.step_time", "s", "Time spent in steps.", "step"
-)
-STEP_STALL = _counter(
-    "oomguard_cleanup_stall_seconds_total",
-    "oomguard.cleanup.stall",
-    "s",
-    "How long steps held the target's threads.",
-    "step",
-)
-REACTION = _gauge(
-    "oomguard_cleanup_last_reaction_seconds",
-    "oomguard.cleanup.reaction",
-    "s",
-    "From the tick that saw the threshold crossed to the order's going out, in the last run.",
-)
-TARGET_UP = _gauge(
-    "oomguard_target_up", "oomguard.target.up", "1", "1 while the target's main process lives."
-)
-TARGET_STARTS = _counter(
-    "oomguard_target_starts_total",
-    "oomguard.target.starts",
-    "{start}",
-    "Starts of the target's main process that this sidecar saw.",
-)
+ALERT_FIRING = _gauge("oomguard_alert_firing", "oomguard.alert.firing", "1",
+    "1 while the alert fires, else 0.", "alertname")
+RUNS = _counter("oomguard_cleanup_runs_total", "oomguard.cleanup.runs", "{run}",
+    "Runs of the ladder by outcome.", "outcome")
+RUN_ACTIVE = _gauge("oomguard_cleanup_active", "oomguard.cleanup.active", "1",
+    "1 while a run of the ladder is under way.")
+STEPS = _counter("oomguard_cleanup_steps_total", "oomguard.cleanup.steps", "{step}",
+    "Steps by outcome.", "step", "outcome")
+STEP_FREED = _counter("oomguard_cleanup_freed_bytes_total", "oomguard.cleanup.freed", "By",
+    "What steps gave back to the system, as measured.", "step")
+STEP_SECONDS = _counter("oomguard_cleanup_step_seconds_total", "oomguard.cleanup.step_time", "s",
+    "Time spent in steps.", "step")
+STEP_STALL = _counter("oomguard_cleanup_stall_seconds_total", "oomguard.cleanup.stall", "s",
+    "How long steps held the target's threads.", "step")
+REACTION = _gauge("oomguard_cleanup_last_reaction_seconds", "oomguard.cleanup.reaction", "s",
+    "From the tick that saw the threshold crossed to the order's going out, in the last run.")
+TARGET_UP = _gauge("oomguard_target_up", "oomguard.target.up", "1",
+    "1 while the target's main process lives.")
+TARGET_STARTS = _counter("oomguard_target_starts_total", "oomguard.target.starts", "{start}",
+    "Starts of the target's main process that this sidecar saw.")
 
 # The sidecar's own work.
-SOURCE_STATUS = _gauge(
-    "oomguard_source_status",
-    "oomguard.source.status",
-    "1",
-    "1 for the status that a source has now: ok, absent, unsupported, failed; 0 for the others.",
-    "source",
-    "status",
-)
-SOURCE_SECONDS = _gauge(
-    "oomguard_source_read_seconds",
-    "oomguard.source.read",
-    "s",
-    "How long the last read of a source took.",
-    "source",
-)
+SOURCE_STATUS = _gauge("oomguard_source_status", "oomguard.source.status", "1",
+    "1 for the status that a source has now: ok, absent, unsupported, failed; 0 for the others.", "source", "status")
+SOURCE_SECONDS = _gauge("oomguard_source_read_seconds", "oomguard.source.read", "s",
+    "How long the last read of a source took.", "source")
 
 
 def _own(name: str, otel: str, kind: str, unit: str, text: str, *labels: str) -> Metric:
     return Metric(name, otel, kind, unit, text, labels, own=True)
 
 
-BUILD_INFO = _own(
-    "oomguard_build_info",
-    "oomguard.build.info",
-    INFO,
-    "1",
-    "Version of oomguard and of its Python.",
-    "version",
-    "python_version",
-)
-TICKS = _own(
-    "oomguard_sampler_ticks_total",
-    "oomguard.sampler.ticks",
-    COUNTER,
-    "{tick}",
-    "Ticks of the sampler by lane.",
-    "lane",
-)
-LATE_TICKS = _own(
-    "oomguard_sampler_late_ticks_total",
-    "oomguard.sampler.late_ticks",
-    COUNTER,
-    "{tick}",
-    "Fast ticks that came more than 10 ms after their time.",
-)
-LATENESS = _own(
-    "oomguard_sampler_lateness_seconds",
-    "oomguard.sampler.lateness",
-    GAUGE,
-    "s",
-    "How late fast ticks have come lately (a maximum that decays); thresholds are lowered by growth times this.",
-)
-INTERVAL = _own(
-    "oomguard_sampler_interval_seconds",
-    "oomguard.sampler.interval",
-    GAUGE,
-    "s",
-    "The fast lane's present interval.",
-)
-SLOW_SECONDS = _own(
-    "oomguard_sampler_slow_seconds", "oomguard.sampler.slow", GAUGE, "s", "How long the last slow tick took."
-)
-JOURNAL_ERRORS = _own(
-    "oomguard_journal_errors_total",
-    "oomguard.journal.errors",
-    COUNTER,
-    "{error}",
-    "Records that could not be written to the journal.",
-)
-STORE_SERIES = _own(
-    "oomguard_store_series", "oomguard.store.series", GAUGE, "{series}", "Series held in memory."
-)
-STORE_REFUSED = _own(
-    "oomguard_store_refused_series_total",
-    "oomguard.store.refused",
-    COUNTER,
-    "{series}",
-    "New series refused because the store was full.",
-)
-OWN_RSS = _own(
-    "process_resident_memory_bytes", "oomguard.sidecar.memory", GAUGE, "By", "Resident memory of the sidecar."
-)
-OWN_VMS = _own(
-    "process_virtual_memory_bytes", "oomguard.sidecar.virtual", GAUGE, "By", "Virtual memory of the sidecar."
-)
-OWN_CPU = _own("process_cpu_seconds_total", "oomguard.sidecar.cpu", COUNTER, "s", "CPU time of the sidecar.")
-OWN_FDS = _own(
-    "process_open_fds",
-    "oomguard.sidecar.fds",
-    GAUGE,
-    "{file_descriptor}",
-    "Open file descriptors of the sidecar.",
-)
-OWN_START = _own(
-    "process_start_time_seconds",
-    "oomguard.sidecar.start_time",
-    GAUGE,
-    "s",
-    "Start time of the sidecar, in Unix seconds.",
-)
+BUILD_INFO = _own("oomguard_build_info", "oomguard.build.info", INFO, "1",
+    "Version of oomguard and of its Python.", "version", "python_version")
+TICKS = _own("oomguard_sampler_ticks_total", "oomguard.sampler.ticks", COUNTER, "{tick}",
+    "Ticks of the sampler by lane.", "lane")
+LATE_TICKS = _own("oomguard_sampler_late_ticks_total", "oomguard.sampler.late_ticks", COUNTER, "{tick}",
+    "Fast ticks that came more than 10 ms after their time.")
+LATENESS = _own("oomguard_sampler_lateness_seconds", "oomguard.sampler.lateness", GAUGE, "s",
+    "How late fast ticks have come lately (a maximum that decays); thresholds are lowered by growth times this.")
+INTERVAL = _own("oomguard_sampler_interval_seconds", "oomguard.sampler.interval", GAUGE, "s",
+    "The fast lane's present interval.")
+SLOW_SECONDS = _own("oomguard_sampler_slow_seconds", "oomguard.sampler.slow", GAUGE, "s",
+    "How long the last slow tick took.")
+JOURNAL_ERRORS = _own("oomguard_journal_errors_total", "oomguard.journal.errors", COUNTER, "{error}",
+    "Records that could not be written to the journal.")
+STORE_SERIES = _own("oomguard_store_series", "oomguard.store.series", GAUGE, "{series}",
+    "Series held in memory.")
+STORE_REFUSED = _own("oomguard_store_refused_series_total", "oomguard.store.refused", COUNTER, "{series}",
+    "New series refused because the store was full.")
+OWN_RSS = _own("process_resident_memory_bytes", "oomguard.sidecar.memory", GAUGE, "By",
+    "Resident memory of the sidecar.")
+OWN_VMS = _own("process_virtual_memory_bytes", "oomguard.sidecar.virtual", GAUGE, "By",
+    "Virtual memory of the sidecar.")
+OWN_CPU = _own("process_cpu_seconds_total", "oomguard.sidecar.cpu", COUNTER, "s",
+    "CPU time of the sidecar.")
+OWN_FDS = _own("process_open_fds", "oomguard.sidecar.fds", GAUGE, "{file_descriptor}",
+    "Open file descriptors of the sidecar.")
+OWN_START = _own("process_start_time_seconds", "oomguard.sidecar.start_time", GAUGE, "s",
+    "Start time of the sidecar, in Unix seconds.")
+
+# fmt: on
 
 TABLE: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 BY_NAME = {metric.name: metric for metric in TABLE}

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-T = TypeVar("T", covariant=True)
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Status(enum.Enum):
@@ -28,11 +28,11 @@ class Status(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading(Generic[T]):
+class Reading(Generic[T_co]):
     """What one source said: a value when `status` is OK, else a reason of one line."""
 
     status: Status
-    value: T | None = None
+    value: T_co | None = None
     reason: str = ""
     seconds: float = 0.0
     """How long the read took."""

@@ -3,7 +3,7 @@
 The fast lane sleeps for the time in which memory could climb from here to the next threshold at the
 fastest rate this machine can allocate, between `FASTEST` and `SLOWEST`. A timer that comes late
 (a CPU quota of half a core made 5 ms timers 79 ms late at p99) is measured, and thresholds are
-lowered by growth × lateness, so that a throttled sidecar acts as early as it must.
+lowered by growth times lateness, so that a throttled sidecar acts as early as it must.
 """
 
 from __future__ import annotations
@@ -146,8 +146,7 @@ class FastLane:
         self.lateness.add(began, late)
         try:
             seen = self._tick(began)
-        except Exception:
-            # The fast lane is what saves the target: whatever fails in a tick, the next one comes.
+        except Exception:  # noqa: BLE001 - the fast lane is what saves the target: the next tick comes
             LOGGER.exception("fast tick failed")
             seen = None
         self.interval = interval(*seen, self.fill_rate) if seen is not None else 0.1

@@ -18,7 +18,7 @@ _PERCENT = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*%\s*")
 
 
 def parse_size(text: str | int) -> int:
-    """Bytes of ``512MiB``, ``512MB`` (10^6), ``0.5GiB``, ``512M`` (2^20, as docker and Java take it) or a number of bytes.
+    """Bytes of ``512MiB``, ``512MB`` (10^6), ``0.5GiB``, ``512M`` (2^20, as docker takes it) or a number of bytes.
 
     Raises ValueError with a text that says what is expected.
     """

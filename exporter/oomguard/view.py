@@ -78,7 +78,11 @@ class SidecarView:
             self._guardian,
             self._guardian.lane,
         )
-        samples = list(level_samples(level, target, self._settings.thresholds(level.limit))) if level is not None else []
+        samples = (
+            list(level_samples(level, target, self._settings.thresholds(level.limit)))
+            if level is not None
+            else []
+        )
         samples += [
             Sample(m.ALERT_FIRING, (target, rule.alertname), float(rule in guardian.firing))
             for rule in guardian.rules

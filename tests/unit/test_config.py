@@ -28,14 +28,21 @@ def test_a_flag_wins_over_the_environment_which_wins_over_the_file(tmp_path):
 
 
 def test_names_that_people_already_use_are_read_and_ours_win():
-    env = {"MEMORY_LIMIT_MB": "512", "MEMORY_CLEANUP": "0", "MEMORY_CLEANUP_THRESHOLD_MB": "400", "LOG_LEVEL": "DEBUG"}
+    env = {
+        "MEMORY_LIMIT_MB": "512",
+        "MEMORY_CLEANUP": "0",
+        "MEMORY_CLEANUP_THRESHOLD_MB": "400",
+        "LOG_LEVEL": "DEBUG",
+    }
     settings = load({}, env)
     assert settings.limit == 512 << 20
     assert settings.act is False
     assert settings.high == Threshold(size=400 << 20)
     assert settings.log_level == "debug"
     assert load({}, {**env, "OOMGUARD_LIMIT": "1GiB"}).limit == 1 << 30
-    assert settings.thresholds(512 << 20)["goal"] == 350 << 20, "a goal that nobody set follows a lower threshold"
+    assert settings.thresholds(512 << 20)["goal"] == 350 << 20, (
+        "a goal that nobody set follows a lower threshold"
+    )
 
 
 def test_a_percentage_is_a_limit_of_the_box():
@@ -43,7 +50,9 @@ def test_a_percentage_is_a_limit_of_the_box():
 
 
 def test_every_mistake_is_told_at_once_with_its_place(tmp_path):
-    file = written(tmp_path, "limit: huge\nthresholds:\n  high: 80%\n  hihg: 90%\nlisten: nowhere\ntarget: [a]\n")
+    file = written(
+        tmp_path, "limit: huge\nthresholds:\n  high: 80%\n  hihg: 90%\nlisten: nowhere\ntarget: [a]\n"
+    )
     told = problems({"critical": "120%"}, {"LOG_LEVEL": "loud"}, file)
     assert [line.split(": ")[0] for line in told] == [
         f"{file}:1",

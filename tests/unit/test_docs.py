@@ -22,12 +22,16 @@ def text(name):
 
 
 def test_the_reference_pages_are_up_to_date():
-    check = subprocess.run([sys.executable, ROOT / "docs/build.py", "--check"], capture_output=True, text=True)
+    check = subprocess.run(
+        [sys.executable, ROOT / "docs/build.py", "--check"], capture_output=True, text=True
+    )
     assert check.returncode == 0, check.stdout + check.stderr
 
 
 def test_every_metric_setting_command_and_step_is_documented():
-    metrics, configuration, commands = (text(f"docs/{name}.md") for name in ("metrics", "configuration", "commands"))
+    metrics, configuration, commands = (
+        text(f"docs/{name}.md") for name in ("metrics", "configuration", "commands")
+    )
     assert all(f"`{metric.name}`" in metrics for metric in TABLE)
     assert all(f"`{setting.key}`" in configuration for setting in SETTINGS)
     assert all(f"## oomguard {name}" in commands for name, _ in cli.COMMANDS)
@@ -45,7 +49,9 @@ def test_the_example_file_is_a_configuration(tmp_path):
 def test_a_page_names_only_metrics_and_commands_that_there_are(page):
     body = page.read_text(encoding="utf-8")
     known = {metric.name for metric in TABLE} | {f"{metric.name}_bucket" for metric in TABLE}
-    named = set(re.findall(r"\boomguard_[a-z_]+(?:bytes|total|ratio|seconds|info|firing|up|active|connected)\b", body))
+    named = set(
+        re.findall(r"\boomguard_[a-z_]+(?:bytes|total|ratio|seconds|info|firing|up|active|connected)\b", body)
+    )
     assert named <= known
     blocks = "\n".join(re.findall(r"```[a-z]*\n(.*?)```", body, re.DOTALL))
     commands = set(re.findall(r"^oomguard ([a-z]+)", blocks, re.MULTILINE))
@@ -61,5 +67,7 @@ def test_links_between_pages_lead_somewhere(page):
 
 def test_every_decision_has_a_number_and_a_title():
     decisions = sorted((ROOT / "docs/decisions").glob("*.md"))
-    assert [page.name[:4] for page in decisions] == [f"{number:04d}" for number in range(1, len(decisions) + 1)]
+    assert [page.name[:4] for page in decisions] == [
+        f"{number:04d}" for number in range(1, len(decisions) + 1)
+    ]
     assert all(page.read_text(encoding="utf-8").startswith(f"# {int(page.name[:4])}. ") for page in decisions)

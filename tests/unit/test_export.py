@@ -29,7 +29,6 @@ from oomguard.model import (
     Level,
     LimitOrigin,
     MachineMemory,
-    Pressure,
     Process,
     ProcessId,
     ProcessMappings,
@@ -105,24 +104,41 @@ def test_the_scrape_is_the_golden_one():
 
 
 def test_text_and_openmetrics_hold_the_same_samples():
-    plain = {(s.name, tuple(sorted(s.labels.items()))): s.value for f in parse_text(EXPORTER.render("text/plain")[0].decode()) for s in f.samples}
+    plain = {
+        (s.name, tuple(sorted(s.labels.items()))): s.value
+        for f in parse_text(EXPORTER.render("text/plain")[0].decode())
+        for s in f.samples
+    }
     body, content_type = EXPORTER.render(OPENMETRICS)
-    open_ = {(s.name, tuple(sorted(s.labels.items()))): s.value for f in parse_openmetrics(body.decode()) for s in f.samples}
+    open_ = {
+        (s.name, tuple(sorted(s.labels.items()))): s.value
+        for f in parse_openmetrics(body.decode())
+        for s in f.samples
+    }
     assert content_type.startswith("application/openmetrics-text")
     assert plain == open_
 
 
 @pytest.mark.real
-@pytest.mark.skipif(shutil.which("promtool") is None and os.environ.get("OOMGUARD_TEST_REAL") != "1", reason="promtool is not installed")
+@pytest.mark.skipif(
+    shutil.which("promtool") is None and os.environ.get("OOMGUARD_TEST_REAL") != "1",
+    reason="promtool is not installed",
+)
 def test_promtool_finds_nothing_to_complain_of():
-    checked = subprocess.run(["promtool", "check", "metrics"], input=EXPORTER.render("")[0], capture_output=True)
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"], input=EXPORTER.render("")[0], capture_output=True
+    )
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
 
 
 def test_a_scrape_opens_nothing():
     opened = []
     watching = [True]
-    sys.addaudithook(lambda event, args: opened.append(args) if watching[0] and event in ("open", "os.listdir", "os.scandir") else None)
+    sys.addaudithook(
+        lambda event, args: (
+            opened.append(args) if watching[0] and event in ("open", "os.listdir", "os.scandir") else None
+        )
+    )
     EXPORTER.render("")
     EXPORTER.render(OPENMETRICS)
     watching[0] = False
@@ -143,11 +159,17 @@ def test_unknown_is_left_out_and_never_zero():
 
 def test_processes_beyond_the_bound_are_summed():
     assert value("oomguard_process_resident_memory_bytes", process="other") == 200 * MIB
-    assert value("oomguard_process_start_time_seconds", process="other") is None, "a sum of times means nothing"
+    assert value("oomguard_process_start_time_seconds", process="other") is None, (
+        "a sum of times means nothing"
+    )
 
 
 def test_the_pause_histogram_is_cumulative():
-    assert [value("oomguard_gc_pause_seconds_bucket", le=le) for le in ("0.001", "0.1", "+Inf")] == [30, 33, 34]
+    assert [value("oomguard_gc_pause_seconds_bucket", le=le) for le in ("0.001", "0.1", "+Inf")] == [
+        30,
+        33,
+        34,
+    ]
     assert value("oomguard_gc_pause_seconds_count") == 34
     assert value("oomguard_gc_pause_seconds_sum") == 0.5
 
@@ -160,7 +182,10 @@ def test_no_label_holds_a_pid():
 def test_each_sample_has_the_labels_of_its_metric():
     for family in families(SAMPLES):
         for sample in family.samples:
-            metric = m.BY_NAME.get(sample.name) or m.BY_NAME[sample.name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count")]
+            metric = (
+                m.BY_NAME.get(sample.name)
+                or m.BY_NAME[sample.name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count")]
+            )
             assert set(sample.labels) - {"le"} == set(metric.label_names)
 
 
@@ -179,7 +204,9 @@ def test_names_follow_prometheus_rules():
 
 def test_health_follows_the_thresholds():
     thresholds = {"high": 409 * MIB, "critical": 460 * MIB, "goal": 358 * MIB}
-    states = [health(replace(LEVEL, used=used * MIB), thresholds, "svc")["status"] for used in (408, 409, 460)]
+    states = [
+        health(replace(LEVEL, used=used * MIB), thresholds, "svc")["status"] for used in (408, 409, 460)
+    ]
     assert states == ["healthy", "degraded", "critical"]
     assert health(None, {}, "svc") == {"status": "unknown", "target": "svc"}
     told = health(LEVEL, thresholds, "svc")
@@ -192,5 +219,8 @@ def test_command_lines_are_shown_on_request_only():
 
 
 def test_the_advice_names_where_memory_is():
-    assert advice(SNAPSHOT) == "25.0 MiB free inside malloc: trim returns it; 50.0 MiB in registered caches: caches returns it"
+    assert (
+        advice(SNAPSHOT)
+        == "25.0 MiB free inside malloc: trim returns it; 50.0 MiB in registered caches: caches returns it"
+    )
     assert advice(replace(SNAPSHOT, hooks=Reading(Status.ABSENT))) == ""

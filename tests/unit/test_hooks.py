@@ -16,7 +16,15 @@ HELLO = {"hello": 1, "pid": 41, "start_ticks": 1, "pidns": 1, "target": "", "run
          "runtime_version": "3.11.7", "hook_version": "0.1.0", "forked": False}  # fmt: skip
 GC = {"status": "ok", "collections": [3, 2, 1], "collected": [9, 0, 4], "uncollectable": [0, 0, 0],
       "pause_bounds": [0.001, 0.1], "pause_counts": [4, 1, 1], "pause_sum": 0.3, "pause_last_full": 0.2, "frozen": False}  # fmt: skip
-ALLOCATOR = {"status": "ok", "name": "glibc", "in_use": 1000, "free": 200, "mmapped": 0, "retained": 150, "seconds": 0.001}
+ALLOCATOR = {
+    "status": "ok",
+    "name": "glibc",
+    "in_use": 1000,
+    "free": 200,
+    "mmapped": 0,
+    "retained": 150,
+    "seconds": 0.001,
+}
 READING = {"gc": GC, "allocator": ALLOCATOR, "caches": [{"name": "v", "bytes": 10, "entries": None}]}
 
 
@@ -91,7 +99,9 @@ async def test_a_reading_becomes_a_record(hooks, path):
     reading, _ = await asyncio.gather(hooks.read_all({os.getpid(): "main"}, 5), fake.answer(reading=READING))
     assert reading.ok
     (hook,) = reading.value
-    assert (hook.slot, hook.pid, hook.forked) == ("main", os.getpid(), False), "the kernel's PID, not the hook's word"
+    assert (hook.slot, hook.pid, hook.forked) == ("main", os.getpid(), False), (
+        "the kernel's PID, not the hook's word"
+    )
     assert hook.gc.value.pause_counts == (4, 1, 1)
     assert hook.allocator.value.retained == 150
     assert (hook.caches[0].bytes, hook.caches[0].entries) == (10, None)
@@ -100,7 +110,11 @@ async def test_a_reading_becomes_a_record(hooks, path):
 @served
 async def test_what_a_process_does_not_have_is_not_zero(hooks, path):
     fake, _ = await connected(hooks, path)
-    told = {"gc": GC, "allocator": {"status": "unsupported", "reason": "musl has no mallinfo2"}, "new_thing": 1}
+    told = {
+        "gc": GC,
+        "allocator": {"status": "unsupported", "reason": "musl has no mallinfo2"},
+        "new_thing": 1,
+    }
     reading, _ = await asyncio.gather(hooks.read_all({}, 5), fake.answer(reading=told))
     (hook,) = reading.value
     assert hook.allocator.status is Status.UNSUPPORTED

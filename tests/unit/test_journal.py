@@ -1,5 +1,6 @@
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,12 @@ def test_a_record_is_on_disk_before_write_returns(tmp_path):
     path = tmp_path / "journal.jsonl"
     journal = Journal(path, now=lambda: 12.3456)
     journal.write("run_start", run=1, steps=["caches"])
-    assert json.loads(path.read_text()) == {"time": 12.346, "event": "run_start", "run": 1, "steps": ["caches"]}
+    assert json.loads(path.read_text()) == {
+        "time": 12.346,
+        "event": "run_start",
+        "run": 1,
+        "steps": ["caches"],
+    }
 
 
 def test_each_write_asks_for_a_sync(tmp_path):
@@ -56,10 +62,8 @@ def test_writing_goes_on_once_the_disk_can_be_written_again(tmp_path):
     assert [record["event"] for record in read_tail(blocked / "journal.jsonl")] == ["kept"]
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_stops_nothing():
-    from pathlib import Path
-
     journal = Journal(Path("/dev/full"))
     assert journal.write("run_start", run=1)["journaled"] is False
     assert "no space left" in journal.error

@@ -23,7 +23,15 @@ LAYERS = (
     {"cli", "__main__"},
 )
 APART = {"hook"}
-STANDARD_LIBRARY_ONLY = ("errors.py", "model.py", "metrics.py", "sizes.py", "journal.py", "log.py", "runtime.py")
+STANDARD_LIBRARY_ONLY = (
+    "errors.py",
+    "model.py",
+    "metrics.py",
+    "sizes.py",
+    "journal.py",
+    "log.py",
+    "runtime.py",
+)
 
 
 def modules():
@@ -42,7 +50,11 @@ def imported(file):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "oomguard" else [node.module]
+            names = (
+                [f"{node.module}.{alias.name}" for alias in node.names]
+                if node.module == "oomguard"
+                else [node.module]
+            )
         found |= {name.split(".")[1] for name in names if name.startswith("oomguard.")}
     return found - {"__version__"}
 
@@ -81,4 +93,7 @@ def test_what_must_run_anywhere_needs_the_standard_library_only(name):
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names = [node.module]
             for imported_name in names:
-                assert imported_name.split(".")[0] in {*sys.stdlib_module_names, "oomguard", "gevent"}, (file, imported_name)
+                assert imported_name.split(".")[0] in {*sys.stdlib_module_names, "oomguard", "gevent"}, (
+                    file,
+                    imported_name,
+                )

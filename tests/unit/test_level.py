@@ -7,7 +7,9 @@ MACHINE = MachineMemory(8 << 30, 4 << 30, 0, 0, 0)
 
 
 def cgroup(limit, path="/x"):
-    return CgroupMemory(2, path, limit, 300 * MIB, None, None, None, 50 * MIB, 60 * MIB, 2 * MIB, None, None, None, None)
+    return CgroupMemory(
+        2, path, limit, 300 * MIB, None, None, None, 50 * MIB, 60 * MIB, 2 * MIB, None, None, None, None
+    )
 
 
 def test_the_cgroups_limit_is_the_limit():
@@ -15,18 +17,30 @@ def test_the_cgroups_limit_is_the_limit():
 
 
 def test_without_one_the_users_and_else_the_machines():
-    assert choose_limit(Settings(limit=100 * MIB), cgroup(None), MACHINE) == (100 * MIB, LimitOrigin.CONFIGURED)
+    assert choose_limit(Settings(limit=100 * MIB), cgroup(None), MACHINE) == (
+        100 * MIB,
+        LimitOrigin.CONFIGURED,
+    )
     assert choose_limit(Settings(), cgroup(None), MACHINE) == (8 << 30, LimitOrigin.MACHINE)
     assert choose_limit(Settings(), None, None) is None
 
 
 def test_a_users_limit_above_the_cgroups_does_not_lift_it():
-    assert choose_limit(Settings(limit=1 << 30), cgroup(512 * MIB), MACHINE) == (512 * MIB, LimitOrigin.CGROUP)
-    assert choose_limit(Settings(limit=256 * MIB), cgroup(512 * MIB), MACHINE) == (256 * MIB, LimitOrigin.CONFIGURED)
+    assert choose_limit(Settings(limit=1 << 30), cgroup(512 * MIB), MACHINE) == (
+        512 * MIB,
+        LimitOrigin.CGROUP,
+    )
+    assert choose_limit(Settings(limit=256 * MIB), cgroup(512 * MIB), MACHINE) == (
+        256 * MIB,
+        LimitOrigin.CONFIGURED,
+    )
 
 
 def test_a_percentage_is_of_the_box():
-    assert choose_limit(Settings(limit_ratio=0.5), cgroup(512 * MIB), MACHINE) == (256 * MIB, LimitOrigin.CGROUP)
+    assert choose_limit(Settings(limit_ratio=0.5), cgroup(512 * MIB), MACHINE) == (
+        256 * MIB,
+        LimitOrigin.CGROUP,
+    )
     assert choose_limit(Settings(limit_ratio=0.5), None, MACHINE) == (4 << 30, LimitOrigin.MACHINE)
 
 

@@ -78,7 +78,7 @@ def test_a_tick_that_fails_does_not_stop_the_lane():
 
         lane = FastLane(tick, fill_rate=1000.0)
         lane.start()
-        while len(ticks) < 3:  # noqa: ASYNC110 - bounded by the test's own end
+        while len(ticks) < 3:
             await asyncio.sleep(0.01)
         lane.stop()
         stopped_at = lane.ticks

@@ -53,7 +53,7 @@ def test_a_threshold_is_a_ratio_a_percentage_or_a_size(text, threshold):
 
 @pytest.mark.parametrize("text", ["0", "0%", "101%", "-0.5", "nearly full", "", "nan"])
 def test_what_is_not_a_threshold_is_refused(text):
-    with pytest.raises(ValueError, match="0.9"):
+    with pytest.raises(ValueError, match=r"0\.9"):
         parse_threshold(text)
 
 

@@ -37,7 +37,9 @@ def test_the_ring_holds_just_the_last_slots(slots, writes):
     for time, values in enumerate(writes):
         store.write(float(time), [sample(value, name) for name, value in values.items()])
     for name in "abc":
-        expected = [(float(t), v[name]) for t, v in enumerate(writes) if name in v and t >= len(writes) - slots]
+        expected = [
+            (float(t), v[name]) for t, v in enumerate(writes) if name in v and t >= len(writes) - slots
+        ]
         assert store.history(MEMORY_RATIO.name, (name,)) == expected
 
 

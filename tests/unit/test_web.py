@@ -19,7 +19,10 @@ class View:
         self.refusal = None
 
     def metrics(self, accept):
-        return (b"a 1\n" * 500, "application/openmetrics-text" if "openmetrics" in accept else "text/plain; version=0.0.4")
+        return (
+            b"a 1\n" * 500,
+            "application/openmetrics-text" if "openmetrics" in accept else "text/plain; version=0.0.4",
+        )
 
     def health(self):
         return {"status": "critical"}
@@ -53,7 +56,7 @@ def http(test=None, *, loopback=True, token=TOKEN):
                 runner = web.AppRunner(server.build(view, token, loopback=loopback), access_log=None)
                 await runner.setup()
                 await web.TCPSite(runner, "127.0.0.1", 0).start()
-                url = "http://127.0.0.1:{}".format(runner.addresses[0][1])
+                url = f"http://127.0.0.1:{runner.addresses[0][1]}"
                 async with aiohttp.ClientSession(url) as session:
                     await test(view, session)
                 await runner.cleanup()
@@ -140,7 +143,9 @@ async def test_without_a_token_nothing_can_be_ordered(view, session):
 
 @http
 async def test_an_order_is_taken(view, session):
-    async with session.post("/admin/cleanup", json={"steps": ["gc"], "goal": 0.7, "new": 1}, headers=bearer()) as answer:
+    async with session.post(
+        "/admin/cleanup", json={"steps": ["gc"], "goal": 0.7, "new": 1}, headers=bearer()
+    ) as answer:
         assert (answer.status, await answer.json()) == (202, {"run": 1})
     async with session.post("/admin/cleanup", headers=bearer()) as answer:
         assert answer.status == 202
@@ -149,7 +154,17 @@ async def test_an_order_is_taken(view, session):
 
 @pytest.mark.parametrize(
     "body",
-    [b"{", b"[]", b"3", b"[" * 100_000, b'{"steps": "gc"}', b'{"steps": [1]}', b'{"goal": []}', b'{"goal": true}', b"\xff"],
+    [
+        b"{",
+        b"[]",
+        b"3",
+        b"[" * 100_000,
+        b'{"steps": "gc"}',
+        b'{"steps": [1]}',
+        b'{"goal": []}',
+        b'{"goal": true}',
+        b"\xff",
+    ],
 )
 def test_a_body_that_is_no_order_is_400_with_the_reason(body):
     @http
@@ -189,7 +204,12 @@ async def test_unknown_routes_and_methods_are_told_in_json(view, session):
 
 @http
 async def test_questions_that_make_no_sense_are_400(view, session):
-    for path in ("/api/v1/history?since=yesterday", "/api/v1/journal?limit=0", "/api/v1/journal?limit=-1", "/api/v1/journal?limit=all"):
+    for path in (
+        "/api/v1/history?since=yesterday",
+        "/api/v1/journal?limit=0",
+        "/api/v1/journal?limit=-1",
+        "/api/v1/journal?limit=all",
+    ):
         async with session.get(path) as answer:
             assert answer.status == 400, path
     async with session.get("/api/v1/journal?limit=2") as answer:

@@ -113,7 +113,7 @@ class Ladder:
             began = time.perf_counter()
             try:
                 performed = await step.perform(situation)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the next step must have its turn
                 LOGGER.exception("step failed", extra=fields(step=step.name))
                 performed = Performed(error=f"{type(error).__name__}: {error}")
             after = self._measure()

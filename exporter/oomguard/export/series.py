@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Final
 
 from oomguard import metrics as m
 from oomguard.model import (
-    AllocatorStats,
     CgroupEvents,
     CgroupMemory,
     CpuThrottling,
@@ -162,45 +160,39 @@ def _summed(pairs: Pairs) -> Pairs:
         yield metric, labels, value
 
 
-_ALLOCATOR_STATES: Final = ("in_use", "free", "mmapped", "retained")
-
-
 def _hooks(target: str, hooks: Iterable[HookReading]) -> Iterator[Sample]:
+    # Processes beyond the bound share a slot, and caches of one name are one: both are summed.
     sums: dict[tuple[m.Metric, tuple[str, ...]], float] = defaultdict(float)
-    latest: dict[tuple[m.Metric, tuple[str, ...]], float] = {}
-    pauses: dict[str, GcStats] = {}
     for hook in hooks:
-        slot = hook.slot
-        latest[m.HOOK_CONNECTED, (slot,)] = 1.0
-        latest[m.HOOK_ROUND_TRIP, (slot,)] = hook.round_trip
-        if (stats := hook.gc.value) is not None:
-            pauses[slot] = stats
-            for generation, count in enumerate(stats.collections):
-                sums[m.GC_COLLECTIONS, (slot, str(generation))] += count
-            for generation, count in enumerate(stats.collected):
-                sums[m.GC_COLLECTED, (slot, str(generation))] += count
-            for generation, count in enumerate(stats.uncollectable):
-                sums[m.GC_UNCOLLECTABLE, (slot, str(generation))] += count
+        yield Sample(m.HOOK_CONNECTED, (target, hook.slot), 1.0)
+        yield Sample(m.HOOK_ROUND_TRIP, (target, hook.slot), hook.round_trip)
         if (allocator := hook.allocator.value) is not None:
-            latest[m.ALLOCATOR_INFO, (slot, allocator.name)] = 1.0
-            for state, size in _allocator(allocator):
-                sums[m.ALLOCATOR, (slot, state)] += size
-        for cache in hook.caches:
-            if cache.bytes is not None:
-                sums[m.CACHE_BYTES, (cache.name,)] += cache.bytes
-            if cache.entries is not None:
-                sums[m.CACHE_ENTRIES, (cache.name,)] += cache.entries
-    for (metric, labels), value in (*latest.items(), *sums.items()):
+            yield Sample(m.ALLOCATOR_INFO, (target, hook.slot, allocator.name), 1.0)
+        if (stats := hook.gc.value) is not None:
+            yield from _pauses((target, hook.slot), stats)
+        for metric, labels, value in _hook(hook):
+            if value is not None:
+                sums[metric, labels] += value
+    for (metric, labels), value in sums.items():
         yield Sample(metric, (target, *labels), value)
-    for slot, stats in pauses.items():
-        yield from _pauses((target, slot), stats)
 
 
-def _allocator(stats: AllocatorStats) -> Iterator[tuple[str, int]]:
-    for state in _ALLOCATOR_STATES:
-        value: int | None = getattr(stats, state)
-        if value is not None:
-            yield state, value
+def _hook(hook: HookReading) -> Pairs:
+    slot, stats, allocator = hook.slot, hook.gc.value, hook.allocator.value
+    if stats is not None:
+        for metric, counts in (
+            (m.GC_COLLECTIONS, stats.collections),
+            (m.GC_COLLECTED, stats.collected),
+            (m.GC_UNCOLLECTABLE, stats.uncollectable),
+        ):
+            for generation, count in enumerate(counts):
+                yield metric, (slot, str(generation)), count
+    if allocator is not None:
+        for state in ("in_use", "free", "mmapped", "retained"):
+            yield m.ALLOCATOR, (slot, state), getattr(allocator, state)
+    for cache in hook.caches:
+        yield m.CACHE_BYTES, (cache.name,), cache.bytes
+        yield m.CACHE_ENTRIES, (cache.name,), cache.entries
 
 
 def _pauses(labels: tuple[str, ...], stats: GcStats) -> Iterator[Sample]:
