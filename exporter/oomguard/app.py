@@ -108,9 +108,9 @@ class Sidecar:
         gc.collect()
         gc.freeze()  # what start-up left is there to stay: no later collection has to walk it
         await self._stop.wait()
-        slow.cancel()
         self._guardian.lane.stop()
-        await asyncio.gather(slow, return_exceptions=True)
+        self._wake.set()
+        await slow
         await self._guardian.broker.close()
         self._journal.write("sidecar_stop", pid=os.getpid())
         LOGGER.info("oomguard stopped", extra=self._guardian.memory_fields())
@@ -262,7 +262,8 @@ class Sidecar:
     # -- the slow lane ------------------------------------------------------------------------
 
     async def _slow_lane(self) -> None:
-        while True:
+        # Told to end by a flag: before Python 3.12 wait_for may swallow a cancellation (python/cpython#86296).
+        while not self._stop.is_set():
             began = time.monotonic()
             self._wake.clear()
             try:
@@ -270,6 +271,8 @@ class Sidecar:
             except Exception:  # noqa: BLE001 - whatever fails once, the next tick comes
                 LOGGER.exception("slow tick failed")
                 spent = 0.0
+            if self._stop.is_set():
+                break
             pause = min(SLOWEST_INTERVAL, max(SLOW_INTERVAL, BUDGET * spent)) - (time.monotonic() - began)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), max(0.05, pause))
