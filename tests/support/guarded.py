@@ -114,10 +114,8 @@ class Guarded(Program):
         self.listen_port = free_port()
         self._folder = tempfile.TemporaryDirectory(prefix="oomguard-test-")
         self.runtime_dir = Path(self._folder.name)
-        run = [sys.executable, "-m", "oomguard", "run", "--listen", f"127.0.0.1:{self.listen_port}", *flags]
-        super().__init__(
-            box, [*run, "--", *argv], env={**(env or {}), "OOMGUARD_RUNTIME_DIR": str(self.runtime_dir)}
-        )
+        own = ["--listen", f"127.0.0.1:{self.listen_port}", "--runtime-dir", str(self.runtime_dir)]
+        super().__init__(box, [sys.executable, "-m", "oomguard", "run", *own, *flags, "--", *argv], env=env)
 
     def __exit__(self, *exc_info: object) -> None:
         super().__exit__(*exc_info)
