@@ -25,7 +25,7 @@ check: $(STAMPS)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/unit tests/property -m "not real"
+	$(BIN)/python -m pytest -q -m "not real" $(wildcard tests/unit tests/property)
 
 bench: $(STAMPS)/examples
 	$(BIN)/python -m bench $(BENCH_ARGS)
@@ -46,7 +46,7 @@ $(STAMPS)/venv:
 # Compiled here: an environment that forbids writing .pyc files would cost the sidecar 2 MB and its start a second.
 $(STAMPS)/sidecar: $(STAMPS)/venv pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[sidecar]'
-	@$(BIN)/python -m compileall -q $(VENV)/lib exporter || true
+	@$(BIN)/python -m compileall -qq $(VENV)/lib exporter || true
 	@touch $@
 
 $(STAMPS)/dev: $(STAMPS)/sidecar
@@ -56,5 +56,5 @@ $(STAMPS)/dev: $(STAMPS)/sidecar
 $(STAMPS)/examples: $(STAMPS)/dev examples/embedding_server/requirements.txt
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
 	$(BIN)/python -m pip install --quiet -r examples/embedding_server/requirements.txt
-	@$(BIN)/python -m compileall -q $(VENV)/lib || true
+	@$(BIN)/python -m compileall -qq $(VENV)/lib || true
 	@touch $@
