@@ -72,8 +72,6 @@ class Collected:
     source: Cgroup | None
     seconds: float
     """How long it took."""
-    cpu_seconds: float
-    """What it cost: on a busy machine much less than what it took."""
 
 
 class Collector:
@@ -87,7 +85,7 @@ class Collector:
 
     def collect(self, root: ProcessId | None) -> Collected:
         """Read everything there is about the target whose main process is `root`."""
-        began, began_cpu = time.perf_counter(), time.thread_time()
+        began = time.perf_counter()
         if root != self._root:
             self._root = root
             self._source = Cgroup(root.pid, self._proc) if root is not None and not PORTABLE else None
@@ -104,7 +102,6 @@ class Collector:
             own=read(self._own),
             source=source,
             seconds=time.perf_counter() - began,
-            cpu_seconds=time.thread_time() - began_cpu,
         )
 
     def _machine(self) -> Reading[MachineMemory]:

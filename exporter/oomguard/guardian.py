@@ -109,7 +109,8 @@ class Guardian:
         thresholds = self._settings.thresholds(level.limit)
         goal = thresholds["goal"]
         lateness = self.lane.lateness.now(at)
-        firing = policy.firing(level, self.rules, goal, lateness)
+        # No rule fires at or below the goal: what an idle target costs is mostly this line.
+        firing = policy.firing(level, self.rules, goal, lateness) if level.used > goal else ()
         if firing != self.firing:
             self._announce(firing, level)
         broker = self.broker
