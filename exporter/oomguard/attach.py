@@ -99,7 +99,7 @@ class Follower:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise UserError(f"pid file {path}: {error.strerror}; give one that can be read") from error
+            raise UserError(f"pid file {path}: {_reason(error)}; give one that can be read") from error
         lines = text.split(b"\n")
         if not text.strip():
             # Servers open the file before they write it.
@@ -188,7 +188,7 @@ class Follower:
             stat = read_stat(self._proc, pid)
         except PermissionError as error:
             raise UserError(
-                f"process {pid} may not be seen: {error.strerror}; run as the same user or as root"
+                f"process {pid} may not be seen: {_reason(error)}; run as the same user or as root"
             ) from error
         return stat.id if stat is not None and not stat.gone else None
 
@@ -249,6 +249,10 @@ def parse_listeners(data: bytes, port: int) -> set[str]:
         if len(fields) > 9 and fields[3] == _LISTEN and int(fields[1].rpartition(b":")[2], 16) == port:  # noqa: PLR2004 - see above
             inodes.add(fields[9].decode())
     return inodes
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
 
 
 def _is_watcher(line: str) -> bool:

@@ -113,7 +113,7 @@ class RuntimeDir:
             return _read_own(path)
         except OSError as error:
             raise UserError(
-                f"token file {path}: {error.strerror}; remove it, or set OOMGUARD_TOKEN"
+                f"token file {path}: {_reason(error)}; remove it, or set OOMGUARD_TOKEN"
             ) from error
 
     def describe(self, pid: int, url: str) -> None:
@@ -193,9 +193,13 @@ def prepare(
 
 def _unusable(path: str, error: OSError) -> UserError:
     return UserError(
-        f"runtime directory {path}: {error.strerror}; give a directory that can be written, or leave "
+        f"runtime directory {path}: {_reason(error)}; give a directory that can be written, or leave "
         "--runtime-dir away"
     )
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
 
 
 def _unused(runtime: RuntimeDir) -> RuntimeDir:

@@ -154,7 +154,7 @@ def test_garbage_in_a_pid_file_is_an_error_that_shows_it(tmp_path: Path, text: s
 
 
 def test_a_pid_file_that_is_a_directory_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="Is a directory; give one that can be read"):
+    with pytest.raises(UserError, match="is a directory; give one that can be read"):
         find(pid_file=tmp_path)
 
 

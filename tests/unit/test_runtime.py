@@ -120,7 +120,7 @@ def test_a_directory_that_can_not_be_made_is_an_error_that_names_it_and_the_fix(
     (tmp_path / "file").write_text("")
 
     with pytest.raises(
-        UserError, match=r"^runtime directory .*/file/x: Not a directory; give a directory that"
+        UserError, match=r"^runtime directory .*/file/x: not a directory; give a directory that"
     ):
         prepare(str(tmp_path / "file" / "x"), "41")
 
@@ -128,7 +128,7 @@ def test_a_directory_that_can_not_be_made_is_an_error_that_names_it_and_the_fix(
 def test_a_file_in_its_place_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(UserError, match=r"^runtime directory .*/file: Not a directory; "):
+    with pytest.raises(UserError, match=r"^runtime directory .*/file: not a directory; "):
         prepare(str(tmp_path / "file"), "41")
 
 

@@ -1,16 +1,20 @@
 """The command ``oomguard``: one file a subcommand, listed in `COMMANDS`.
 
 Exit codes: 0; 2 for a mistake of the user's, said in one line (a configuration's mistakes in one line each); of
-``run`` the target's own, 128+n where signal n ended it. A subcommand's module is imported when it is called.
+``run`` the target's own, 128+n where signal n ended it; of ``cleanup`` 1 where the goal was not reached. A
+subcommand's module is imported when it is called.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import io
+import os
+import shlex
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from oomguard import __version__
 from oomguard.errors import UserError
@@ -32,6 +36,8 @@ SIDECAR: Final = "sidecar"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a command line may hold what this locale has not
     target: list[str] | None = None
     if "--" in arguments:
         split = arguments.index("--")
@@ -39,34 +45,67 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments[:1] == [SIDECAR]:
             return int(_module(SIDECAR).run(arguments[1:]))
-        options = _parser(arguments[0] if arguments else "").parse_args(arguments)
+        options = _parse(arguments, target)
         if options.command is None:
             _parser("").print_help()
             return 0
-        if target is not None and options.command not in ("run",):
-            raise UserError(f"oomguard {options.command} takes no command after --; only run does")
         options.target_command = target
-        return int(_module(options.command).run(options))
+        code = int(_module(options.command).run(options))
+        sys.stdout.flush()  # here, where a closed pipe is still ours to answer
     except UserError as error:
         print("\n".join(f"oomguard: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return 2
     except BrokenPipeError:
+        # What is left in the buffer has nowhere to go; Python would complain of it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # 128 + SIGPIPE: whoever read our output has had enough
     except KeyboardInterrupt:
         return 130
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line, as every other one is told."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UserError."""
+        raise UserError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
+
+
+def _parse(arguments: Sequence[str], target: Sequence[str] | None) -> argparse.Namespace:
+    """The parsed options; raises UserError."""
+    first = arguments[0] if arguments else ""
+    if first and not first.startswith("-") and first not in (name for name, _ in COMMANDS):
+        known = ", ".join(name for name, _ in COMMANDS)
+        raise UserError(f"there is no command {first!r}; the commands are {known}")
+    options, unknown = _parser(first).parse_known_args(arguments)
+    place = f"oomguard {options.command}" if options.command else "oomguard"
+    if unknown:
+        if options.command == "run" and target is None and not unknown[0].startswith("-"):
+            raise UserError(
+                f"the command to run comes after --; write oomguard run … -- {shlex.join(unknown)}"
+            )
+        kind = "option" if unknown[0].startswith("-") else "argument"
+        raise UserError(f"{place} has no {kind} {unknown[0]!r}; see {place} --help")
+    if target is not None and options.command != "run":
+        raise UserError(f"{place} takes no command after --; only oomguard run does")
+    return options
 
 
 def _parser(wanted: str) -> argparse.ArgumentParser:
     """The parser, with the options of the wanted subcommand only: the others are not imported."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="oomguard",
+        usage="oomguard COMMAND …",
         description="Keeps memory-hungry services alive inside small containers, and proves what it did.",
+        epilog="oomguard COMMAND --help tells the options of a command.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"oomguard {__version__}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
+    subparsers = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND", prog="oomguard")
     for name, text in COMMANDS:
-        subparser = subparsers.add_parser(name, help=text, description=text, allow_abbrev=False)
+        described = f"{text[0].upper()}{text[1:]}."
+        subparser = subparsers.add_parser(name, help=text, description=described, allow_abbrev=False)
         if name == wanted:
             _module(name).add_options(subparser)
     return parser

@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
         try:
             load({}, {}, Path(name))
             print(f"{name}: ok")
-        except ConfigError as error:
+        except ConfigError as error:  # noqa: PERF203 - one file's mistakes must not hide the next one's
             problems += error.problems
     if problems:
         raise ConfigError(problems)

@@ -6,6 +6,7 @@ import argparse
 import http.client
 import json
 import os
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,13 +27,20 @@ def add_where(parser: argparse.ArgumentParser) -> None:
 
 
 def running(options: argparse.Namespace) -> tuple[str, str]:
-    """URL and token of the sidecar that is meant; raises UserError when none or several run."""
+    """URL and token of the sidecar that is meant; raises UserError when none or several run.
+
+    The one of OOMGUARD_RUNTIME_DIR comes before any other: it is that of the service around us.
+    """
     given = os.environ.get("OOMGUARD_TOKEN", "")
     live = [
         (record.url, place) for place in runtime.RuntimeDir.find() if (record := place.record()) is not None
     ]
     if options.url:
-        return options.url, given or next((_token(place) for url, place in live if url == options.url), "")
+        url = (options.url if "://" in options.url else f"http://{options.url}").rstrip("/")
+        return url, given or next((_token(place) for known, place in live if known == url), "")
+    named = os.environ.get(runtime.VARIABLE)
+    mine = [(url, place) for url, place in live if named and place == runtime.RuntimeDir.named(named)]
+    live = mine or live
     if not live:
         raise UserError(
             "no sidecar is running here; start one with oomguard run -- COMMAND, or name it with --url"
@@ -54,10 +62,7 @@ def _token(place: runtime.RuntimeDir) -> str:
 
 def call(url: str, path: str, *, token: str = "", body: object = None) -> Any:
     """GET, or POST with a body; the answer's JSON. Raises UserError."""
-    parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
-        raise UserError(f"--url {url!r} is not an address; write for example http://127.0.0.1:10512")
-    connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=TIMEOUT)
+    connection = http.client.HTTPConnection(*_address(url), timeout=TIMEOUT)
     try:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         connection.request(
@@ -67,13 +72,33 @@ def call(url: str, path: str, *, token: str = "", body: object = None) -> Any:
         data = answer.read(MAX_ANSWER)
         told = json.loads(data)
     except OSError as error:
-        raise UserError(f"{url}: no sidecar answers: {(error.strerror or str(error)).lower()}") from None
+        raise UserError(
+            f"{url}: no sidecar answers: {(error.strerror or str(error)).lower()}; check the address, "
+            "or start one with oomguard run -- COMMAND"
+        ) from None
     except (http.client.HTTPException, ValueError):
-        raise UserError(f"{url}: what answers there is not oomguard") from None
+        raise UserError(
+            f"{url}: what answers there is not oomguard; give the address that its log names"
+        ) from None
     finally:
         connection.close()
-    if answer.status >= 400:  # noqa: PLR2004 - an HTTP error
+    if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        which = "this is not its token" if token else "it wants its token"
+        raise UserError(
+            f"{url}: {which}; set OOMGUARD_TOKEN to what the file token in its runtime directory holds"
+        )
+    if answer.status >= HTTPStatus.BAD_REQUEST:
         raise UserError(
             f"{url}: {told.get('error', answer.reason) if isinstance(told, dict) else answer.reason}"
         )
     return told
+
+
+def _address(url: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme == "http" and parts.hostname:
+            return parts.hostname, 80 if parts.port is None else parts.port
+    except ValueError:  # a port, or an address in brackets, that is none
+        pass
+    raise UserError(f"--url {url!r} is not an address; write for example http://127.0.0.1:10512")

@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from oomguard.cli.client import add_where, call, running
+from oomguard.cli.options import number
 from oomguard.errors import UserError
-from oomguard.journal import read_tail
+from oomguard.journal import Record, read_tail
 from oomguard.log import quoted
+from oomguard.model import StepOutcome
 from oomguard.sizes import format_size
 
-_SIZES = frozenset({"used", "limit", "goal", "used_before", "used_after", "freed", "floor", "retained"})
+_HIDDEN = frozenset({"time", "event", "run", "hooks"})
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -22,17 +25,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_where(parser)
     parser.add_argument("--file", metavar="FILE", help="read this file, instead of asking a running sidecar")
     parser.add_argument("--json", action="store_true", help="print the records as they are")
-    parser.add_argument("-n", type=int, default=50, metavar="N", help="the last N records (default 50)")
+    parser.add_argument("-n", type=number, default=50, metavar="N", help="the last N records (default 50)")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the last records."""
-    if options.n < 1:
-        raise UserError(f"-n {options.n} is below 1")
     if options.file:
-        if not Path(options.file).is_file():
-            raise UserError(f"--file {options.file}: there is no such file")
-        records: list[dict[str, Any]] = list(read_tail(Path(options.file), options.n))
+        records: list[dict[str, Any]] = list(_tail(Path(options.file), options.n))
     else:
         url, token = running(options)
         records = call(url, f"/api/v1/journal?limit={options.n}", token=token)["records"]
@@ -41,11 +40,79 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _line(record: dict[str, Any]) -> str:
+def _tail(file: Path, limit: int) -> Sequence[Record]:
+    try:
+        with file.open("rb"):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--file {file}: {(error.strerror or str(error)).lower()}; give a journal that can be read"
+        ) from None
+    return read_tail(file, limit)
+
+
+def _line(record: Mapping[str, Any]) -> str:
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.get("time", 0)))
-    pairs = [
-        f"{key}={format_size(value).replace(' ', '') if key in _SIZES and isinstance(value, int | float) else quoted(value)}"
-        for key, value in record.items()
-        if key not in ("time", "event", "hooks") and value not in (None, "")
-    ]
-    return f"{stamp}  {record['event']:<14}{' '.join(pairs)}"
+    of = f"run {record['run']}" if record.get("run") is not None else ""
+    return f"{stamp}  {of:<8}{record['event'].replace('_', ' '):<15}{told(record)}".rstrip()
+
+
+def told(record: Mapping[str, Any]) -> str:
+    """What a record says, for people; one of an unknown kind as key=value."""
+    try:
+        return _TOLD[record["event"]](record)
+    except (LookupError, TypeError, AttributeError):  # of an unknown kind, or written by another version
+        return " ".join(
+            f"{key}={quoted(value)}"
+            for key, value in record.items()
+            if key not in _HIDDEN and value not in (None, "")
+        )
+
+
+def _run_start(record: Mapping[str, Any]) -> str:
+    return (
+        f"{', '.join(record['alerts'])}: {format_size(record['used'])} of {format_size(record['limit'])} used, "
+        f"goal {format_size(record['goal'])}, steps {', '.join(record['steps'])}"
+    )
+
+
+def _run_end(record: Mapping[str, Any]) -> str:
+    if "used_before" not in record:
+        return f"{_outcome(record)}: its sidecar died"
+    return f"{_outcome(record)}: freed {format_size(record['freed'])}{_change(record)}"
+
+
+def _step_start(record: Mapping[str, Any]) -> str:
+    return f"{record['step']}, {format_size(record['used'])} used"
+
+
+def _step_skipped(record: Mapping[str, Any]) -> str:
+    return f"{record['step']} skipped: {record['reason'].replace('_', ' ')}"
+
+
+def _step_end(record: Mapping[str, Any]) -> str:
+    line = (
+        f"{record['step']} freed {format_size(record['freed'])}{_change(record)} "
+        f"in {1000 * record['seconds']:.0f} ms: {_outcome(record)}"
+    )
+    if record["outcome"] == StepOutcome.RETAINED.value:
+        line += f", {format_size(record['retained'])} are free inside malloc"
+    return line + (f" ({record['reason']})" if record.get("reason") else "")
+
+
+_TOLD: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "run_start": _run_start,
+    "run_end": _run_end,
+    "step_start": _step_start,
+    "step_skipped": _step_skipped,
+    "step_end": _step_end,
+}
+
+
+def _outcome(record: Mapping[str, Any]) -> str:
+    return str(record["outcome"]).replace("_", " ")
+
+
+def _change(record: Mapping[str, Any]) -> str:
+    after = record.get("used_after")
+    return "" if after is None else f" ({format_size(record['used_before'])} -> {format_size(after)})"

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from oomguard.config import DEFAULT_FILE, SETTINGS, Settings, load
-from oomguard.errors import UserError
+from oomguard.errors import ConfigError, Problem, UserError
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
     for setting in SETTINGS:
         if setting.flag is not None:
-            group.add_argument(setting.flag, dest=setting.field, metavar="VALUE", help=setting.help.replace("%", "%%"))
+            group.add_argument(
+                setting.flag, dest=setting.field, metavar="VALUE", help=setting.help.replace("%", "%%")
+            )
 
 
 def settings_from(options: argparse.Namespace) -> Settings:
@@ -29,7 +31,20 @@ def settings_from(options: argparse.Namespace) -> Settings:
     if file is None and Path(DEFAULT_FILE).is_file():
         file = Path(DEFAULT_FILE)
     flags = {setting.field: getattr(options, setting.field, None) for setting in SETTINGS}
+    # --limit "$LIMIT" with an unset variable: the user believes that there is a limit.
+    empty = [setting for setting in SETTINGS if setting.flag and flags[setting.field] == ""]
+    if empty:
+        raise ConfigError(
+            [Problem(str(setting.flag), "its value is empty; give one, or leave it out") for setting in empty]
+        )
     return load(flags, os.environ, file)
+
+
+def number(text: str) -> int:
+    """The type of options that take a number above zero."""
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above zero")
+    return int(text)
 
 
 def needs_sidecar() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import shutil
 import sys
+from pathlib import Path
 
 from oomguard import inject, runtime, supervisor
-from oomguard.cli.options import add_settings, settings_from
+from oomguard.cli.options import add_settings, number, settings_from
 from oomguard.config import Settings
 from oomguard.errors import UserError
 
@@ -24,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-restarts",
-        type=int,
+        type=number,
         default=10,
         metavar="N",
         help="restarts in an hour after which to give up (default 10)",
@@ -47,12 +49,7 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(
             "no command to run; write oomguard run -- COMMAND, for example oomguard run -- python app.py"
         )
-    if shutil.which(command[0]) is None:
-        raise UserError(
-            f"command {command[0]!r} is not an executable file and not found on PATH; check its name, or activate its environment"
-        )
-    if options.max_restarts < 1:
-        raise UserError(f"--max-restarts {options.max_restarts} is below 1; leave --restart out instead")
+    _check(command[0])
     return start(
         settings_from(options),
         command,
@@ -61,6 +58,24 @@ def run(options: argparse.Namespace) -> int:
         oom_adj=not options.no_oom_adj,
         hook=not options.no_inject,
     )
+
+
+def _check(name: str) -> None:
+    """Raise UserError for a command that can't be started."""
+    path = shutil.which(name)
+    if path is None:
+        raise UserError(
+            f"command {name!r} is not an executable file and not found on PATH; "
+            "check its name, or activate its environment"
+        )
+    # A virtual environment that was moved: execve would blame the script, which is there.
+    with contextlib.suppress(OSError), Path(path).open("rb") as file:
+        words = file.readline(256).removeprefix(b"#!").split() if file.peek(2).startswith(b"#!") else []
+        if words and not Path(os.fsdecode(words[0])).exists():
+            raise UserError(
+                f"command {name!r} names the interpreter {os.fsdecode(words[0])} in its first line, "
+                "which does not exist; make its environment again, or mend the line"
+            )
 
 
 def start(
@@ -91,4 +106,4 @@ def start(
     supervisor.become_subreaper()
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, argv, environment)
+    os.execve(sys.executable, argv, environment)  # noqa: S606 - no shell is wanted

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+from typing import Any, Final
 
 from oomguard.cli.client import add_where, call, running
+from oomguard.cli.options import number
 from oomguard.errors import UserError
 from oomguard.sizes import format_size
+
+_HELD: Final = {
+    "floor": "the last cleanup could free no more: the next waits until memory has risen by 5% of the limit",
+    "backoff": "the last cleanup could free no more: the next waits, longer each time",
+    "cooldown": "every step proved ineffective a moment ago",
+}
+"""What `held` of the broker means, where it means that something is kept from being done."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of ``status``."""
     add_where(parser)
     parser.add_argument("--json", action="store_true", help="print /api/v1/status as it is")
-    parser.add_argument("--hook", type=int, metavar="PID", help="what the hook of this process says")
+    parser.add_argument("--hook", type=number, metavar="PID", help="what the hook of this process says")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -55,6 +63,10 @@ def _lines(url: str, status: dict[str, Any]) -> list[str]:
     last = status["cleanup"]["last"]
     if last is not None:
         lines.append(f"cleanup  run {last['run']}: {last['outcome'].replace('_', ' ')}")
+    if not status["acts"]:
+        lines.append("cleanup  turned off (MEMORY_CLEANUP=0, or act: false): it watches and warns only")
+    elif (held := status["cleanup"]["held"]) in _HELD:
+        lines.append(f"held     {_HELD[held]}")
     if status["advice"]:
         lines.append(f"advice   {status['advice']}")
     lines.append("")
@@ -63,7 +75,8 @@ def _lines(url: str, status: dict[str, Any]) -> list[str]:
         sizes = [format_size(process[key]) if process[key] is not None else "-" for key in ("rss", "pss")]
         command = process.get("command", process["name"])
         lines.append(
-            f"{process['process']:<12}{process['pid']:>8}{sizes[0]:>12}{sizes[1]:>12}{process['threads']:>9}  {command[:60]}"
+            f"{process['process']:<12}{process['pid']:>8}{sizes[0]:>12}{sizes[1]:>12}"
+            f"{process['threads']:>9}  {_printable(command)[:60]}"
         )
     lines.append("")
     for name, source in status.get("sources", {}).items():
@@ -71,3 +84,8 @@ def _lines(url: str, status: dict[str, Any]) -> list[str]:
     if status["journal"]["error"]:
         lines.append(f"journal     failed      {status['journal']['error']}")
     return lines
+
+
+def _printable(text: str) -> str:
+    """One line, without what would move a terminal's cursor: a command line is the target's to choose."""
+    return "".join(character if character.isprintable() else " " for character in text)

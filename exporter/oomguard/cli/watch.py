@@ -7,14 +7,15 @@ import os
 
 from oomguard import log, runtime
 from oomguard.attach import Follower, Selector
-from oomguard.cli.options import add_settings, needs_sidecar, settings_from
+from oomguard.cli.options import add_settings, needs_sidecar, number, settings_from
 from oomguard.errors import UserError
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of ``watch``."""
+    parser.usage = "oomguard watch (--pid N | --pid-file FILE | --match REGEX | --port PORT) [OPTION …]"
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--pid", metavar="N", help="the process with this PID")
+    which.add_argument("--pid", type=number, metavar="N", help="the process with this PID")
     which.add_argument(
         "--pid-file", metavar="FILE", help="the process whose PID stands in this file, again after a restart"
     )
@@ -22,7 +23,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--match", metavar="REGEX", help="the process whose command line matches, again after a restart"
     )
     which.add_argument(
-        "--port", metavar="PORT", help="the process that listens on this TCP port, again after a restart"
+        "--port",
+        type=number,
+        metavar="PORT",
+        help="the process that listens on this TCP port, again after a restart",
     )
     add_settings(parser)
 
@@ -30,12 +34,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Guard until interrupted."""
     settings = settings_from(options)
+    if options.port is not None and options.port >= 1 << 16:
+        raise UserError(f"--port {options.port} is not a TCP port; they end at 65535")
     follower = Follower(
         Selector(
-            pid=_number("--pid", options.pid),
+            pid=options.pid,
             pid_file=options.pid_file,
             match=options.match,
-            port=_number("--port", options.port),
+            port=options.port,
         )
     )
     needs_sidecar()
@@ -46,9 +52,3 @@ def run(options: argparse.Namespace) -> int:
     place = runtime.prepare(settings.runtime_dir, "watch")
     os.environ[runtime.VARIABLE] = place.variable
     return guard(settings, place, follower=follower)
-
-
-def _number(flag: str, text: str | None) -> int | None:
-    if text is not None and not (text.isdecimal() and int(text) > 0):
-        raise UserError(f"{flag} {text!r} is not a number above zero")
-    return int(text) if text is not None else None
