@@ -67,6 +67,8 @@ class Guardian:
         self._hooks = hooks
         self._clock = clock
         self._said: dict[str, float] = {}
+        self._limit = 0
+        self._thresholds: dict[str, int] = {}
 
     def measure(self) -> Level | None:
         """Memory now, between ticks; None without a target or where it can't be read."""
@@ -106,14 +108,22 @@ class Guardian:
         level = self._state.level = self._reader.read(at, tick=True)
         if level is None:
             return None
-        thresholds = self._settings.thresholds(level.limit)
-        goal = thresholds["goal"]
+        if level.limit != self._limit:
+            self._limit, self._thresholds = level.limit, self._settings.thresholds(level.limit)
+        thresholds = self._thresholds
+        goal, broker = thresholds["goal"], self.broker
+        if level.used <= goal and not self.firing and broker.active is None:
+            # Nothing fires at or below the goal (policy.lowered), and this is where a target spends its life.
+            broker.consider((), level, goal=goal, critical=thresholds["critical"])
+            if level.rate <= 0:
+                return level.used, (thresholds["high"],)
+            return level.used, (
+                policy.lowered(thresholds["high"], goal, level.rate, self.lane.lateness.now(at)),
+            )
         lateness = self.lane.lateness.now(at)
-        # No rule fires at or below the goal: what an idle target costs is mostly this line.
-        firing = policy.firing(level, self.rules, goal, lateness) if level.used > goal else ()
+        firing = policy.firing(level, self.rules, goal, lateness)
         if firing != self.firing:
             self._announce(firing, level)
-        broker = self.broker
         wishes = [Wish(rule.alertname, rule.steps, goal) for rule in firing] if self._settings.act else []
         broker.consider(wishes, level, goal=goal, critical=thresholds["critical"])
         if broker.active is not None:

@@ -22,6 +22,8 @@ FASTEST = 0.005
 SLOWEST = 1.0
 LATE = 0.010
 """Seconds after which a tick counts as late: twice the fastest interval."""
+NOT_LATE = 0.001
+"""Seconds: an event loop's timers have no finer grain."""
 RATE_WINDOW = 0.050
 """Seconds over which growth is measured: ten of the fastest ticks."""
 LATENESS_HALF_LIFE = 30.0
@@ -58,10 +60,8 @@ def interval(used: int, thresholds: tuple[int, ...], fill_rate: float) -> float:
 
     Above the last threshold every tick is the fastest.
     """
-    ahead = [threshold for threshold in thresholds if threshold > used]
-    if not ahead:
-        return FASTEST
-    return min(SLOWEST, max(FASTEST, (min(ahead) - used) / fill_rate))
+    way = min([threshold - used for threshold in thresholds if threshold > used], default=0)
+    return min(SLOWEST, max(FASTEST, way / fill_rate))
 
 
 class Growth:
@@ -89,8 +89,9 @@ class Lateness:
 
     def add(self, at: float, late: float) -> None:
         """Take one tick's lateness, in seconds."""
-        self._worst = max(self.now(at), late)
-        self._at = at
+        if late > NOT_LATE and late > self.now(at):
+            self._worst = late
+            self._at = at
 
     def now(self, at: float) -> float:
         """The remembered lateness at this time."""
@@ -119,9 +120,11 @@ class FastLane:
         self._clock = clock
         self._due = 0.0
         self._handle: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
-        """Tick now, and on from there."""
+        """Tick now, and on from there. Called on the event loop."""
+        self._loop = asyncio.get_running_loop()
         self._due = self._clock()
         self._run()
 
@@ -142,8 +145,9 @@ class FastLane:
         began = self._clock()
         late = began - self._due
         self.ticks += 1
-        self.late += late > LATE
-        self.lateness.add(began, late)
+        if late > NOT_LATE:
+            self.late += late > LATE
+            self.lateness.add(began, late)
         try:
             seen = self._tick(began)
         except Exception:  # noqa: BLE001 - the fast lane is what saves the target: the next tick comes
@@ -151,4 +155,5 @@ class FastLane:
             seen = None
         self.interval = interval(*seen, self.fill_rate) if seen is not None else 0.1
         self._due = self._clock() + self.interval
-        self._handle = asyncio.get_running_loop().call_later(self.interval, self._run)
+        assert self._loop is not None
+        self._handle = self._loop.call_later(self.interval, self._run)
