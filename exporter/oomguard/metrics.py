@@ -75,7 +75,8 @@ CGROUP_EVENTS = _counter("oomguard_cgroup_memory_events_total", "oomguard.cgroup
 CGROUP_REFAULTS = _counter("oomguard_cgroup_memory_refaults_total", "oomguard.cgroup.memory.refaults", "{page}",
     "File pages read again after the kernel had reclaimed them.")
 PRESSURE = _counter("oomguard_memory_pressure_seconds_total", "oomguard.memory.pressure", "s",
-    "PSI: time in which some or all (full) tasks waited for memory; of the cgroup, else of the machine.", "scope", "kind")
+    "PSI: time in which some or all (full) tasks waited for memory; of the cgroup, else of the machine.",
+    "scope", "kind")
 THROTTLED = _counter("oomguard_cgroup_cpu_throttled_seconds_total", "oomguard.cgroup.cpu.throttled", "s",
     "Time for which the target's cgroup was held back by its CPU quota.")
 THROTTLED_PERIODS = _counter("oomguard_cgroup_cpu_throttled_periods_total", "oomguard.cgroup.cpu.throttled_periods",

@@ -70,8 +70,14 @@ def hook(slot="main", pid=41):
 
 SNAPSHOT = Snapshot(
     at=10.0, time=1700000100.0, target="svc",
-    tree=ok(Tree(ProcessId(41, 5000), (process("main", 41), process("other", 42), process("other", 43)), 3, 0)),
-    cgroup=ok(CgroupMemory(2, "/sys/fs/cgroup/x", 512 * MIB, 300 * MIB, 200 * MIB, 90 * MIB, 5 * MIB, 30 * MIB, 60 * MIB, 2 * MIB, 8 * MIB, 0, 310 * MIB, 17)),
+    tree=ok(
+        Tree(ProcessId(41, 5000), (process("main", 41), process("other", 42), process("other", 43)), 3, 0)
+    ),
+    cgroup=ok(CgroupMemory(
+        version=2, path="/sys/fs/cgroup/x", limit=512 * MIB, usage=300 * MIB, anon=200 * MIB, file=90 * MIB,
+        shmem=5 * MIB, active_file=30 * MIB, inactive_file=60 * MIB, slab_reclaimable=2 * MIB, kernel=8 * MIB, swap=0,
+        peak=310 * MIB, refaults_file=17,
+    )),
     events=ok(CgroupEvents(1, 1, 0, 40, None)),
     pressure=Reading(Status.UNSUPPORTED, reason="this kernel has no /proc/pressure"),
     throttling=ok(CpuThrottling(100, 7, 0.5)),

@@ -15,7 +15,8 @@ from oomguard.sources.hooks import MAX_LINE, MAX_OPEN, Hooks
 HELLO = {"hello": 1, "pid": 41, "start_ticks": 1, "pidns": 1, "target": "", "runtime": "python",
          "runtime_version": "3.11.7", "hook_version": "0.1.0", "forked": False}  # fmt: skip
 GC = {"status": "ok", "collections": [3, 2, 1], "collected": [9, 0, 4], "uncollectable": [0, 0, 0],
-      "pause_bounds": [0.001, 0.1], "pause_counts": [4, 1, 1], "pause_sum": 0.3, "pause_last_full": 0.2, "frozen": False}  # fmt: skip
+      "pause_bounds": [0.001, 0.1], "pause_counts": [4, 1, 1], "pause_sum": 0.3, "pause_last_full": 0.2,
+      "frozen": False}  # fmt: skip
 ALLOCATOR = {
     "status": "ok",
     "name": "glibc",
