@@ -64,7 +64,8 @@ def hook(slot="main", pid=41):
     gc = GcStats((30, 3, 1), (100, 10, 4), (0, 0, 0), (0.001, 0.1), (30, 3, 1), 0.5, 0.2, frozen=False)
     return HookReading(
         slot, pid, "python", "3.11.7", "0.1.0", False, ok(gc),
-        ok(AllocatorStats("glibc", 70 * MIB, 30 * MIB, 4 * MIB, 25 * MIB)), (CacheStats("vectors", 50 * MIB, 1200),), 0.0004,
+        ok(AllocatorStats("glibc", 70 * MIB, 30 * MIB, 4 * MIB, 25 * MIB)),
+        (CacheStats("vectors", 50 * MIB, 1200),), 0.0004,
     )  # fmt: skip
 
 
