@@ -32,6 +32,8 @@ _JOURNAL = "journal.jsonl"
 _MODE = 0o711
 _SUN_PATH = 108
 """Size of sockaddr_un.sun_path with the closing zero byte: unix(7)."""
+_KEPT_DEAD = 5
+"""Directories of ended runs that are kept: their journals say what happened before a crash."""
 _CONNECT_SECONDS = 0.2
 _MAX_TOKEN = 4096
 
@@ -249,11 +251,12 @@ def _read_own(path: Path) -> str:
 
 
 def _sweep(base: Path, proc: Path | str) -> None:
-    """Remove what `run` left behind in a base when its process is dead.
+    """Remove what `run` left behind in a base when its process is dead, but for the last few journals.
 
-    Its PID may be that of another pid namespace, which shares /tmp with us: whoever is still listened
+    A PID may be that of another pid namespace, which shares /tmp with us: whoever is still listened
     for is not dead.
     """
+    dead: list[tuple[float, Path]] = []
     with contextlib.suppress(OSError):
         for path in base.glob(f"{_PREFIX}[0-9]*"):
             pid = path.name.removeprefix(_PREFIX)
@@ -263,4 +266,6 @@ def _sweep(base: Path, proc: Path | str) -> None:
                 and _is_directory_of(path, {os.geteuid()})
                 and not RuntimeDir(path).listening()
             ):
-                shutil.rmtree(path, ignore_errors=True)
+                dead.append((path.stat().st_mtime, path))
+    for _, path in sorted(dead, reverse=True)[_KEPT_DEAD:]:
+        shutil.rmtree(path, ignore_errors=True)

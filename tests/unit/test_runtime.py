@@ -176,9 +176,14 @@ def test_a_socket_that_nobody_listens_on_any_more_is_no_obstacle(
 def test_what_dead_ones_left_is_swept_and_nothing_else(
     tmp_path: Path, dead_pid: int, listener: socket.socket
 ) -> None:
+    # The journals of the last few say what happened before a crash.
+    recent = [f"oomguard-{4194400 + number}" for number in range(5)]
+    for name in recent:
+        (tmp_path / name).mkdir()
     dead = tmp_path / f"oomguard-{dead_pid}"
     dead.mkdir()
     (dead / "journal.jsonl").write_text("{}\n")
+    os.utime(dead, (0, 0))
     kept = [
         f"oomguard-{os.getpid()}",
         "oomguard-watch",
@@ -196,7 +201,7 @@ def test_what_dead_ones_left_is_swept_and_nothing_else(
 
     prepare(None, "41", bases=(tmp_path,))
 
-    assert {path.name for path in tmp_path.iterdir()} == {*kept, "oomguard-41", "oomguard-4194306"}
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, *recent, "oomguard-41", "oomguard-4194306"}
 
 
 def test_a_token_is_made_once_and_read_by_its_owner_alone(tmp_path: Path) -> None:

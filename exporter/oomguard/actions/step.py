@@ -11,9 +11,9 @@ from oomguard.errors import HookError
 from oomguard.model import Level, SkipReason
 from oomguard.sources.hooks import Hook
 
-LEAST_PATIENCE = 0.25
-"""Seconds a hook is always given: beside 8 spinning Python threads it answers after half a second at worst,
-after a few milliseconds otherwise; less would call a healthy host stalled."""
+LEAST_PATIENCE = 1.0
+"""Seconds a hook is always given, however near the limit is: beside 8 spinning Python threads it answers after
+half a second at worst. Its other steps would wait behind this one anyway."""
 MOST_PATIENCE = 5.0
 """Seconds a hook is given while memory does not grow: a trim of 4 GB takes 0.4 s."""
 
