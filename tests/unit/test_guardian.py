@@ -1,0 +1,248 @@
+"""A fast tick, from the level to the broker: what is read, said and ordered, on a real event loop."""
+
+import asyncio
+import logging
+
+import pytest
+
+from oomguard.config import Settings
+from oomguard.counters import Counters
+from oomguard.guardian import Guardian
+from oomguard.journal import Journal
+from oomguard.model import (
+    GcStats,
+    HookReading,
+    Level,
+    LimitOrigin,
+    Process,
+    ProcessId,
+    ProcessMemory,
+    ProcessSample,
+    Reading,
+    Snapshot,
+    Status,
+    Tree,
+    UsedKind,
+)
+from oomguard.sources.hooks import Hook
+from oomguard.state import State
+
+MIB = 1 << 20
+LIMIT = 1000 * MIB
+ABSENT = Reading(Status.ABSENT)
+
+
+class Reader:
+    def __init__(self):
+        self.used = 100 * MIB
+        self.limit = LIMIT
+        self.rate = 0.0
+
+    def read(self, at, *, tick=False):
+        if self.used is None:
+            return None
+        return Level(at, self.used, self.limit, LimitOrigin.CGROUP, UsedKind.CGROUP, self.rate)
+
+    def resident(self):
+        return 123 * MIB
+
+
+class Hooks:
+    def __init__(self):
+        self.hooks = []
+
+    def members(self):
+        return self.hooks
+
+
+def process(slot, pid, ppid=1, uss=None, anon=10 * MIB):
+    sample = ProcessSample(
+        ProcessId(pid, 1),
+        ppid,
+        pid,
+        "S",
+        "app",
+        50 * MIB,
+        anon,
+        0,
+        0,
+        900 * MIB,
+        0,
+        1,
+        0.0,
+        0.0,
+        0,
+        0,
+        0.0,
+        3,
+    )
+    memory = ABSENT if uss is None else Reading(Status.OK, ProcessMemory(uss, uss, uss, uss, 0))
+    return Process(slot, sample, ("app",), memory, ABSENT)
+
+
+def hook(pid, *, forked=False, frozen=False):
+    made = Hook(pid, {"forked": forked, "runtime": "python"}, None)
+    stats = GcStats((0, 0, 0), (0, 0, 0), (0, 0, 0), (), (0,), 0.0, None, frozen)
+    reading = HookReading("x", pid, "python", "3", "0", forked, Reading(Status.OK, stats), ABSENT, (), 0.0)
+    made.last = Reading(Status.OK, reading)
+    return made
+
+
+class Rig:
+    def __init__(self, tmp_path, **settings):
+        self.reader, self.hooks = Reader(), Hooks()
+        self.state = State("t")
+        self.state.root = ProcessId(1, 1)
+        self.journal = Journal(tmp_path / "j")
+        self.guardian = Guardian(
+            Settings(**settings), self.state, self.reader, self.hooks, self.journal, Counters("t")
+        )
+
+    def tick(self, used, at=1.0):
+        self.reader.used = None if used is None else used * MIB
+        return self.guardian._tick(at)
+
+    def show(self, *processes):
+        tree = Tree(ProcessId(1, 1), processes, 1, 0)
+        self.state.snapshot = Snapshot(
+            0, 0, "t", Reading(Status.OK, tree), ABSENT, ABSENT, ABSENT, ABSENT, ABSENT, ABSENT, ABSENT
+        )
+
+    def events(self):
+        return [record["event"] for record in self.journal.records]
+
+
+@pytest.fixture
+def rig(tmp_path):
+    return Rig(tmp_path)
+
+
+def on_loop(test):
+    def run(rig, caplog):
+        async def body():
+            await test(rig, caplog)
+            await rig.guardian.broker.finished()
+
+        with caplog.at_level(logging.INFO, "oomguard"):
+            asyncio.run(body())
+
+    run.__name__ = test.__name__
+    return run
+
+
+@on_loop
+async def test_far_below_every_threshold_the_next_one_sets_the_pace(rig, caplog):
+    assert rig.tick(100) == (100 * MIB, (800 * MIB,))
+    assert rig.events() == []
+
+
+@on_loop
+async def test_growth_and_lateness_bring_the_next_threshold_nearer(rig, caplog):
+    rig.guardian.lane.lateness.add(1.0, 0.1)
+    rig.reader.rate = 200.0 * MIB
+    _, (threshold,) = rig.tick(600)
+    assert threshold == 780 * MIB
+
+
+@on_loop
+async def test_what_cant_be_read_decides_nothing(rig, caplog):
+    assert rig.tick(None) is None
+    assert rig.state.level is None
+
+
+@on_loop
+async def test_a_crossing_is_said_and_starts_a_run(rig, caplog):
+    rig.show(process("main", 1))
+    rig.tick(823)
+    assert rig.events()[0] == "run_start"
+    (line,) = [record for record in caplog.records if "memory usage" in record.message]
+    assert line.message == "memory usage warning: 82.3% of limit (823 MB / 1000 MB)"
+    assert line.fields == {"rss": "123 MB", "vms": "900 MB", "available": "177 MB"}
+
+
+@on_loop
+async def test_the_critical_crossing_is_an_error(rig, caplog):
+    rig.tick(950)
+    levels = [(r.levelname, r.message.split(":")[0]) for r in caplog.records if "memory usage" in r.message]
+    assert levels == [("WARNING", "memory usage warning"), ("ERROR", "memory usage critical")]
+
+
+@on_loop
+async def test_an_alert_that_flaps_is_said_once_a_second(rig, caplog):
+    for at in (1.0, 1.2, 1.4, 2.5):
+        rig.tick(810, at)
+        rig.tick(700, at + 0.1)
+    assert sum("memory usage" in record.message for record in caplog.records) == 2
+
+
+@on_loop
+async def test_while_a_run_is_under_way_every_tick_is_the_fastest(rig, caplog):
+    assert rig.tick(850) == (850 * MIB, ())
+    assert rig.guardian.broker.active is not None
+
+
+@on_loop
+async def test_what_is_held_back_waits_for_its_floor_and_not_at_full_speed(rig, caplog):
+    rig.tick(850)
+    await rig.guardian.broker.finished()
+    _, ahead = rig.tick(850)
+    assert rig.guardian.broker.held == "floor"
+    assert min(value for value in ahead if value > 850 * MIB) == 900 * MIB
+
+
+def test_with_cleanup_off_it_warns_and_orders_nothing(tmp_path, caplog):
+    async def body():
+        rig = Rig(tmp_path, act=False)
+        with caplog.at_level(logging.INFO, "oomguard"):
+            _, ahead = rig.tick(950)
+        assert LIMIT in ahead, "and does not look 200 times a second"
+        assert rig.events() == []
+        assert any("critical" in record.message for record in caplog.records)
+
+    asyncio.run(body())
+
+
+@on_loop
+async def test_a_limit_that_is_resized_moves_the_thresholds(rig, caplog):
+    rig.tick(700)
+    rig.reader.limit = 800 * MIB
+    rig.tick(700)
+    assert rig.events()[0] == "run_start"
+
+
+@on_loop
+async def test_the_worst_worker_comes_first(rig, caplog):
+    rig.show(
+        process("main", 1, uss=5 * MIB),
+        process("worker-1", 2, 1, uss=90 * MIB),
+        process("worker-2", 3, 1, anon=40 * MIB),
+    )
+    rig.hooks.hooks = [hook(1), hook(2), hook(3), hook(99)]
+    assert [(w.slot, w.weight // MIB) for w in rig.guardian.workers()] == [
+        ("worker-1", 90),
+        ("worker-2", 40),
+        ("main", 5),
+        ("other", 0),
+    ]
+
+
+@on_loop
+async def test_those_who_share_a_heap_are_the_forked_and_whom_they_were_forked_from(rig, caplog):
+    rig.show(process("main", 1, 0), process("worker-1", 2, 1), process("child-1", 3, 1))
+    rig.hooks.hooks = [hook(1), hook(2, forked=True), hook(3)]
+    shared = {worker.slot: worker.shared_heap for worker in rig.guardian.workers()}
+    assert shared == {"main": True, "worker-1": True, "child-1": False}
+
+
+@on_loop
+async def test_a_heap_that_was_frozen_before_the_fork_is_not_shared_for_gc(rig, caplog):
+    rig.show(process("main", 1, 0), process("worker-1", 2, 1))
+    rig.hooks.hooks = [hook(1, frozen=True), hook(2, forked=True, frozen=True)]
+    assert not any(worker.shared_heap for worker in rig.guardian.workers())
+
+
+@on_loop
+async def test_without_a_target_nothing_is_measured(rig, caplog):
+    assert rig.guardian.measure().used == 100 * MIB
+    rig.state.root = None
+    assert rig.guardian.measure() is None
