@@ -152,14 +152,14 @@ class Broker:
             self.held = "cooldown"
         if self.held:
             return None
-        return self._start(alerts, steps, goal, level)
+        return self._start(alerts, steps, goal, level, min(wish.threshold for wish in wishes))
 
     def order(self, alertname: str, steps: Sequence[str], goal: int, level: Level) -> Run:
         """A person's order: nothing that was learned holds it back."""
         if self.active is not None:
             self.active.join((alertname,), frozenset(steps), goal)
             return self.active
-        return self._start((alertname,), frozenset(steps), goal, level, manual=True)
+        return self._start((alertname,), frozenset(steps), goal, level, None)
 
     async def finished(self) -> None:
         """Wait for the run under way, if there is one."""
@@ -173,9 +173,10 @@ class Broker:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def _start(
-        self, alerts: tuple[str, ...], steps: frozenset[str], goal: int, level: Level, *, manual: bool = False
+        self, alerts: tuple[str, ...], steps: frozenset[str], goal: int, level: Level, threshold: int | None
     ) -> Run:
-        run = Run(self._next_id, alerts, steps, goal, level, manual=manual)
+        """Start a run; `threshold` is what memory has passed, None where a person asks."""
+        run = Run(self._next_id, alerts, steps, goal, level, manual=threshold is None)
         self._next_id += 1
         self.active = run
         self._journal.write(
@@ -185,6 +186,7 @@ class Broker:
             steps=[name for name in self._steps if name in steps],
             used=level.used,
             limit=level.limit,
+            threshold=threshold,
             goal=goal,
             rate=round(level.rate),
         )

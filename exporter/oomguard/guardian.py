@@ -45,7 +45,7 @@ class Guardian:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.rules = policy.rules(settings, STEP_NAMES)
-        self.firing: tuple[policy.Rule, ...] = ()
+        self.firing: frozenset[policy.Rule] = frozenset()
         self.lane = FastLane(self._tick, measure_fill_rate(), clock=clock)
         self.broker = Broker(
             LADDER,
@@ -122,9 +122,13 @@ class Guardian:
             )
         lateness = self.lane.lateness.now(at)
         firing = policy.firing(level, self.rules, goal, lateness)
-        if firing != self.firing:
-            self._announce(firing, level)
-        wishes = [Wish(rule.alertname, rule.steps, goal) for rule in firing] if self._settings.act else []
+        if firing.keys() != self.firing:
+            self._announce(frozenset(firing), level)
+        wishes = [
+            Wish(rule.alertname, rule.steps, goal, threshold)
+            for rule, threshold in firing.items()
+            if self._settings.act
+        ]
         broker.consider(wishes, level, goal=goal, critical=thresholds["critical"])
         if broker.active is not None:
             return level.used, ()
@@ -138,8 +142,8 @@ class Guardian:
             ahead.append(level.limit)
         return level.used, tuple(ahead)
 
-    def _announce(self, firing: tuple[policy.Rule, ...], level: Level) -> None:
-        new = [rule for rule in firing if rule not in self.firing]
+    def _announce(self, firing: frozenset[policy.Rule], level: Level) -> None:
+        new = [rule for rule in self.rules if rule in firing - self.firing]
         self.firing = firing
         for rule in new:
             if level.at - self._said.get(rule.alertname, -SAY_AGAIN) < SAY_AGAIN:

@@ -33,6 +33,8 @@ class Wish:
     steps: tuple[str, ...]
     goal: int
     """Bytes of used memory at which there is nothing left to wish for."""
+    threshold: int
+    """Bytes at which it began to wish: the rule's threshold, lowered as `lowered` says."""
 
 
 def rules(settings: Settings, all_steps: tuple[str, ...]) -> tuple[Rule, ...]:
@@ -52,10 +54,9 @@ def lowered(threshold: int, goal: int, rate: float, lateness: float) -> int:
     return max((threshold + goal) // 2, threshold - int(max(0.0, rate) * lateness))
 
 
-def firing(level: Level, ruleset: tuple[Rule, ...], goal: int, lateness: float) -> tuple[Rule, ...]:
-    """The rules that fire at this level."""
-    return tuple(
-        rule
-        for rule in ruleset
-        if level.used >= lowered(rule.threshold.of(level.limit), goal, level.rate, lateness)
-    )
+def firing(level: Level, ruleset: tuple[Rule, ...], goal: int, lateness: float) -> dict[Rule, int]:
+    """The rules that fire at this level, with the lowered threshold that each has passed."""
+    thresholds = {
+        rule: lowered(rule.threshold.of(level.limit), goal, level.rate, lateness) for rule in ruleset
+    }
+    return {rule: threshold for rule, threshold in thresholds.items() if level.used >= threshold}

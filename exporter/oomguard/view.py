@@ -145,7 +145,7 @@ class SidecarView:
             "level": told.level_json(level),
             "thresholds": self._settings.thresholds(level.limit) if level is not None else None,
             "advice": told.advice(snapshot) if snapshot is not None else "",
-            "alerts": [rule.alertname for rule in guardian.firing],
+            "alerts": [rule.alertname for rule in guardian.rules if rule in guardian.firing],
             "cleanup": {
                 "active": broker.active.id if broker.active is not None else None,
                 "held": broker.held,

@@ -92,7 +92,7 @@ class Box:
         )
 
     def tick(self, *alerts, steps=("caches", "gc", "trim"), goal=GOAL):
-        wishes = [Wish(alert, steps, goal) for alert in alerts or ("MemoryHigh",)]
+        wishes = [Wish(alert, steps, goal, 800 << 20) for alert in alerts or ("MemoryHigh",)]
         return self.broker.consider(wishes, self.memory.level(), goal=GOAL, critical=CRITICAL)
 
     def quiet(self):
