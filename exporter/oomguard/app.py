@@ -32,7 +32,7 @@ from oomguard.model import LimitOrigin, ProcessId, Snapshot
 from oomguard.runtime import RuntimeDir
 from oomguard.sizes import format_size
 from oomguard.sources.hooks import Hooks
-from oomguard.sources.procfs import read_stat
+from oomguard.sources.procfs import oom_score_adj, read_stat
 from oomguard.state import State
 from oomguard.store import Store
 from oomguard.view import SidecarView
@@ -329,6 +329,7 @@ class Sidecar:
                 origin=level.origin.value,
                 used=format_size(level.used),
                 counted=level.kind.value,
+                oom_score_adj=oom_score_adj(self._proc, root.pid),
             ),
         )
         if self._follower is not None and level.used > level.limit and level.origin is LimitOrigin.CONFIGURED:

@@ -151,6 +151,13 @@ def complete(proc: Path | str, stat: Stat) -> ProcessSample | None:
     )
 
 
+def oom_score_adj(proc: Path | str, pid: int) -> int | None:
+    """How much sooner (or later) than others the kernel would kill it (proc_pid_oom_score_adj(5)); None if gone."""
+    with contextlib.suppress(OSError, ValueError):
+        return int(_read(f"{proc}/{pid}/oom_score_adj") or b"")
+    return None
+
+
 def open_fds(proc: Path | str, pid: int) -> int | None:
     """How many descriptors a process has open; None where that may not be known or it has gone."""
     folder = f"{proc}/{pid}/fd"

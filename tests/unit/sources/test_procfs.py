@@ -3,6 +3,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from trees import TREES
@@ -108,3 +109,8 @@ class TestThisProcess:
         block = bytearray(b"x") * (64 << 20)
         assert procfs.read_process("/proc", os.getpid()).rss_anon - before > 60 << 20
         del block
+
+
+def test_what_the_kernel_would_kill_first_is_told() -> None:
+    assert procfs.oom_score_adj("/proc", os.getpid()) == int(Path("/proc/self/oom_score_adj").read_text())
+    assert procfs.oom_score_adj("/proc", 1 << 30) is None
