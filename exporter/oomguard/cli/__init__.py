@@ -51,17 +51,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         options.target_command = target
         code = int(_module(options.command).run(options))
-        sys.stdout.flush()  # here, where a closed pipe is still ours to answer
+        print(end="", flush=True)  # here, where a closed pipe is still ours to answer
     except UserError as error:
         print("\n".join(f"oomguard: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        # What is left in the buffer has nowhere to go; Python would complain of it at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # 128 + SIGPIPE: whoever read our output has had enough
+    except OSError as error:
+        return _failed(error)
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def _failed(error: OSError) -> int:
+    """Say what the system refused; mostly it is a stdout that takes no more."""
+    # What is left in the buffer has nowhere to go; Python would complain of it at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if isinstance(error, BrokenPipeError):
+        return 141  # 128 + SIGPIPE: whoever read our output has had enough
+    where = f"{error.filename}: " if error.filename else ""
+    print(f"oomguard: {where}{(error.strerror or str(error)).lower()}", file=sys.stderr)
+    return 1
 
 
 class _Parser(argparse.ArgumentParser):

@@ -104,6 +104,5 @@ def start(
         mask=supervisor.hold_signals(),
     )
     supervisor.become_subreaper()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    print(end="", flush=True)
     os.execve(sys.executable, argv, environment)  # noqa: S606 - no shell is wanted
