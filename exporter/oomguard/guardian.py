@@ -23,7 +23,7 @@ from oomguard.model import HookReading, Level, Reading
 from oomguard.policy import Wish
 from oomguard.sampler import FastLane, measure_fill_rate
 from oomguard.sizes import megabytes
-from oomguard.sources.hooks import Hooks
+from oomguard.sources.hooks import Hook, Hooks
 from oomguard.state import State
 
 SAY_AGAIN: Final = 1.0
@@ -67,6 +67,8 @@ class Guardian:
         self._hooks = hooks
         self._clock = clock
         self._said: dict[str, float] = {}
+        self._asked: frozenset[Hook] = frozenset()
+        """Whom the last step could be ordered from."""
         self._limit = 0
         self._thresholds: dict[str, int] = {}
 
@@ -78,6 +80,7 @@ class Guardian:
         """The target's processes that have a hook, worst first."""
         known = {process.sample.id.pid: process for process in self._state.processes}
         hooks = self._hooks.members()
+        self._asked = frozenset(hooks)
         # The process that others were forked from shares its heap as much as they do.
         sharing = {hook.pid for hook in hooks if hook.forked}
         sharing |= {known[pid].sample.ppid for pid in sharing if pid in known}
@@ -129,6 +132,10 @@ class Guardian:
             for rule, threshold in firing.items()
             if self._settings.act
         ]
+        if broker.held and not self._asked.issuperset(self._hooks.members()):
+            # Learned from others: a hook that has come since the last run may have what they had not. After
+            # a sidecar's restart the first run is over before any hook has connected again.
+            broker.restraint.relax()
         broker.consider(wishes, level, goal=goal, critical=thresholds["critical"])
         if broker.active is not None:
             return level.used, ()
