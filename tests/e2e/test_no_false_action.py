@@ -14,6 +14,7 @@ import pytest
 from tests.support.boxes import MIB, BoxV1
 from tests.support.files import drop_from_cache, large_file
 from tests.support.guarded import Guarded, workload
+from tests.support.supervised import wait_for
 
 pytestmark = pytest.mark.real
 
@@ -72,10 +73,14 @@ def test_300_megabytes_in_dev_shm_are_shared_memory_and_left_alone():
     with BoxV1(LIMIT) as box, Guarded(box, argv) as program:
         program.port()
         program.wait_until_guarding()
-        time.sleep(2)  # the figures of the slow lane are a second old at most
-        shared = program.metric("oomguard_cgroup_memory_part_bytes", part="shmem")
-        assert shared is not None
-        assert 300e6 <= shared < 310e6
+        shared = wait_for(
+            lambda: (
+                (size := program.metric("oomguard_cgroup_memory_part_bytes", part="shmem") or 0) >= 300e6
+                and size
+            ),
+            "the slow lane's look at 300 MB of shared memory",
+        )
+        assert shared < 310e6
         used = program.metric("oomguard_memory_used_bytes")
         assert used is not None
         assert used > shared
