@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import os
 import signal
@@ -28,7 +29,7 @@ from oomguard.inject import no_hook_cause
 from oomguard.journal import Journal
 from oomguard.level import LevelReader
 from oomguard.log import LOGGER, fields
-from oomguard.model import LimitOrigin, ProcessId, Snapshot
+from oomguard.model import LimitOrigin, ProcessId, Reading, Snapshot, Status
 from oomguard.runtime import RuntimeDir
 from oomguard.sizes import format_size
 from oomguard.sources.hooks import Hooks
@@ -168,8 +169,10 @@ class Sidecar:
             await web.TCPSite(runner, host, int(port)).start()
         except OSError as error:
             await runner.cleanup()
-            # asyncio puts a text of its own into strerror, with the address in it a second time.
-            reason = os.strerror(error.errno).lower() if error.errno else str(error)
+            # asyncio puts a text of its own into strerror, with the address in it a second time; the numbers
+            # of getaddrinfo(3) are not the kernel's.
+            number = None if isinstance(error, socket.gaierror) else error.errno
+            reason = (os.strerror(number) if number else error.strerror or str(error)).lower()
             raise UserError(
                 f"--listen {self._settings.listen}: {reason}; choose another address with --listen or "
                 "OOMGUARD_LISTEN (port 0 takes any free one)"
@@ -294,12 +297,7 @@ class Sidecar:
         tree = collected.tree.value
         processes = tree.processes if tree is not None else ()
         self._reader.update(collected.cgroup, collected.source, collected.machine.value, processes)
-        if tree is not None and state.level is None:
-            self._guardian.lane.hurry()
-            self._first_level()
-        slots = {process.sample.id.pid: process.slot for process in processes}
-        hooks = await self._hooks.read_all(slots, HOOK_PATIENCE)
-        state.snapshot = Snapshot(
+        snapshot = Snapshot(
             at=time.monotonic(),
             time=time.time(),
             target=state.target,
@@ -309,9 +307,16 @@ class Sidecar:
             pressure=collected.pressure,
             throttling=collected.throttling,
             machine=collected.machine,
-            hooks=hooks,
+            hooks=Reading(Status.ABSENT, reason="not asked yet"),
             own=collected.own,
         )
+        if tree is not None and state.level is None:
+            state.snapshot = snapshot  # the first tick names processes and sizes, too
+            self._guardian.lane.hurry()
+            self._first_level()
+        slots = {process.sample.id.pid: process.slot for process in processes}
+        hooks = await self._hooks.read_all(slots, HOOK_PATIENCE)
+        state.snapshot = dataclasses.replace(snapshot, hooks=hooks)
         self._slow_seconds = collected.seconds
         self._counters.add(m.TICKS, "slow")
         self._notice(collected)
@@ -355,7 +360,11 @@ class Sidecar:
             if not self._hooks.connected:
                 LOGGER.warning(
                     "no hook has connected: memory is watched, caches, gc and trim can't be had",
-                    extra=fields(reason=no_hook_cause(self._proc, root.pid)),
+                    extra=fields(
+                        reason=no_hook_cause(
+                            self._proc, root.pid, watched=self._runtime.variable if self._follower else ""
+                        )
+                    ),
                 )
 
 

@@ -99,7 +99,9 @@ class Guardian:
 
     def memory_fields(self) -> dict[str, object]:
         """RSS of the tree now, VMS as last sampled and what is left to the limit, for a log line."""
-        samples = [process.sample for process in self._state.processes]
+        samples = (
+            [process.sample for process in self._state.processes] if self._state.root is not None else []
+        )
         level, resident = self._state.level, self._reader.resident()
         return fields(
             rss=megabytes(resident) if resident is not None else None,

@@ -42,9 +42,10 @@ def environment(
     return result
 
 
-def no_hook_cause(proc_root: Path | str, pid: int) -> str:
+def no_hook_cause(proc_root: Path | str, pid: int, *, watched: str = "") -> str:
     """Say in one sentence why process `pid`, started with `environment`, has sent no hook.
 
+    `watched` is the runtime directory of a sidecar that did not start it.
     Reads PID/exe, PID/cmdline and PID/environ (proc_pid_environ(5): as they were at its exec).
     """
     base = Path(proc_root) / str(pid)
@@ -62,6 +63,11 @@ def no_hook_cause(proc_root: Path | str, pid: int) -> str:
     found = _PYTHON.match(name)
     if not found:
         return f"{exe} is not Python, and this version of oomguard has a hook for Python only"
+    if watched and "OOMGUARD_RUNTIME_DIR" not in variables:
+        return (
+            "oomguard run did not start it: pip install oomguard in its environment, and start it with "
+            f"OOMGUARD_RUNTIME_DIR={watched}"
+        )
     return _environment_cause(variables) or _python_cause(found, command) or _path_cause(variables, exe)
 
 

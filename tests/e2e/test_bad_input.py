@@ -166,6 +166,14 @@ def test_an_address_of_another_machine() -> None:
     )
 
 
+def test_a_host_that_there_is_not() -> None:
+    # The top-level domain .invalid is nobody's (RFC 2606).
+    line = refused_once("run", "--listen", "host.invalid:0", "--", "true")
+    assert line.startswith("--listen host.invalid:0: ")
+    assert "name" in line.split(": ")[1]  # … or service not known; temporary failure in name resolution
+    assert line.endswith("(port 0 takes any free one)")
+
+
 def test_a_runtime_directory_that_can_not_be_written(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()

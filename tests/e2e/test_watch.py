@@ -147,6 +147,14 @@ def test_a_limit_below_the_present_use_is_the_users_error(start: Start) -> None:
     assert target.poll() is None
 
 
+def test_a_target_that_is_nearly_full_when_it_is_found_is_warned_of_with_every_figure(start: Start) -> None:
+    target = start("held = bytearray(b'x' * (80 << 20)); " + SLEEPER)
+    with Running("watch", "--pid", str(target.pid), "--limit", "100MiB") as watching:
+        said = watching.until_log("memory usage warning: ")
+        assert all(said[name].endswith(" MB") for name in ("rss", "vms", "available"))
+        assert int(said["vms"].split()[0]) >= int(said["rss"].split()[0]) >= 80
+
+
 def test_the_hook_connects_to_a_watching_sidecar_and_its_caches_are_cleared(
     start: Start, tmp_path: Path
 ) -> None:

@@ -97,6 +97,12 @@ def test_the_cause_is_told_in_one_sentence(
     assert "\n" not in said
 
 
+def test_a_watched_target_without_the_variable_is_told_how_to_be_started(tmp_path: Path) -> None:
+    said = inject.no_hook_cause(proc(tmp_path, "/usr/bin/python3", ["python"], {}), 7, watched="/run/x")
+    assert said.startswith("oomguard run did not start it: ")
+    assert said.endswith("start it with OOMGUARD_RUNTIME_DIR=/run/x")
+
+
 def test_a_process_that_has_ended_is_not_an_error(tmp_path: Path) -> None:
     assert inject.no_hook_cause(tmp_path, 7) == "the process has ended"
 
