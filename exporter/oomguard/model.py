@@ -343,6 +343,7 @@ class Snapshot:
         """Name and reading of every source, for status and duration metrics."""
         return {
             "processes": self.tree,
+            "mappings": self._mappings(),
             "cgroup": self.cgroup,
             "events": self.events,
             "pressure": self.pressure,
@@ -350,6 +351,18 @@ class Snapshot:
             "machine": self.machine,
             "hook": self.hooks,
         }
+
+    def _mappings(self) -> Reading[object]:
+        """PSS and the mapping kinds of all processes as one source; what failed for one speaks for it."""
+        if self.tree.value is None:
+            return self.tree
+        readings = [process.memory for process in self.tree.value.processes]
+        seconds = sum(reading.seconds for reading in readings)
+        for status in (Status.FAILED, Status.UNSUPPORTED):
+            for reading in readings:
+                if reading.status is status:
+                    return Reading(status, reason=reading.reason, seconds=seconds)
+        return Reading(Status.OK, True, seconds=seconds)
 
 
 class StepOutcome(enum.Enum):

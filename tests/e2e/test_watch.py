@@ -203,5 +203,4 @@ def test_a_target_of_another_user_shows_as_a_sources_status_and_guarding_goes_on
             lambda: (watching.metric("oomguard_sampler_ticks_total", lane="fast") or 0) > ticks, "more ticks"
         )
         assert watching.metric("oomguard_process_proportional_memory_bytes", process="main") is None
-        print(watching.command("status").stdout, watching.stderr())
         assert "Traceback" not in watching.stderr()
