@@ -20,6 +20,7 @@ from aiohttp import web
 from oomguard import __version__
 from oomguard import metrics as m
 from oomguard.attach import Follower
+from oomguard.broker import Restraint
 from oomguard.collect import Collected, Collector, in_tree, process_tree, rss_reader
 from oomguard.config import Settings
 from oomguard.counters import Counters
@@ -217,6 +218,8 @@ class Sidecar:
         if not known or (known[-1].get("pid"), known[-1].get("start_ticks")) != (root.pid, root.start_ticks):
             self._journal.write("target_start", pid=root.pid, start_ticks=root.start_ticks)
             self._counters.add(m.TARGET_STARTS)
+            # What was learned of one process says nothing of the next.
+            self._guardian.broker.restraint = Restraint()
         LOGGER.info("target found", extra=fields(pid=root.pid))
         self._wake.set()
 

@@ -6,6 +6,7 @@ import contextlib
 import http.server
 import json
 import re
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -59,6 +60,36 @@ def test_help_of_a_command_names_each_option_with_a_text(name: str) -> None:
 def test_help_can_be_printed_where_the_locale_has_no_ellipsis() -> None:
     done = oomguard("run", "--help", env={"PYTHONIOENCODING": "ascii"})
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# -- demo
+
+
+def test_the_demo_shows_an_address_and_saves_its_service_and_ends_quietly() -> None:
+    command = [*OOMGUARD, "demo", "--listen", "127.0.0.1:0", "--limit", "64MiB"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    ) as demo:  # fmt: skip
+        assert "64.0 MiB, guarded" in demo.stdout.readline()
+        page = re.search(r"Live page: http://127\.0\.0\.1:(\d+)/ ", demo.stdout.readline())
+        assert page
+        wait_for(
+            lambda: reached(
+                int(page[1]), 'oomguard_cleanup_runs_total{outcome="goal_reached",target="demo"}'
+            ),
+            "a cleanup",
+        )
+        demo.send_signal(signal.SIGINT)
+        errors = demo.stderr.read()
+        assert demo.wait(20) == 0
+    assert "Traceback" not in errors
+
+
+def reached(port: int, series: str) -> bool:
+    with contextlib.suppress(OSError):
+        value = next(line for line in read(port, "/metrics").splitlines() if line.startswith(series))
+        return float(value.rpartition(" ")[2]) > 0
+    return False
 
 
 # -- status

@@ -26,8 +26,10 @@ def run(options: argparse.Namespace) -> int:
     """Never returns when it works: the supervisor takes this process over, until Ctrl-C."""
     settings = settings_from(options)
     settings = dataclasses.replace(settings, limit=settings.limit or LIMIT, target=settings.target or "demo")
-    if options.listen is None and _taken(settings):
-        settings = dataclasses.replace(settings, listen=f"127.0.0.1:{_free_port()}")
+    host, _, port = settings.listen.rpartition(":")
+    if int(port) == 0 or (options.listen is None and _taken(settings)):
+        # Chosen here, since the address is printed before there is a sidecar.
+        settings = dataclasses.replace(settings, listen=f"{host}:{_free_port()}")
     print(f"A service that caches every answer runs under {format_size(settings.limit or LIMIT)}, guarded.")
     print(f"Live page: http://{settings.listen}/   metrics: http://{settings.listen}/metrics   end: Ctrl-C")
     service = Path(demo.__file__).with_name("service.py")
