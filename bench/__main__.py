@@ -1,4 +1,4 @@
-"""``python -m bench``: measure and print; all parts together are written to bench/RESULTS.md."""
+"""``python -m bench``: measure, print, and write bench/RESULTS.md; a part measured alone replaces its own section."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from bench import footprint, hook_cost, reaction, survival
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
+_HEAD = "# Measurements\n\nMade by `make bench`; do not edit.\n"
 
 
 def main() -> int:
@@ -34,21 +35,30 @@ def main() -> int:
     if os.geteuid() != 0 or not Path("/sys/fs/cgroup/memory").is_dir():
         parser.error("real boxes are needed: root, and cgroup v1 at /sys/fs/cgroup/memory")
 
-    sections = [parts[part]() for part in arguments.parts or parts]
-    report = "\n".join([_machine(), *sections])
-    print("\n" + report)
-    if not arguments.parts:
-        RESULTS.write_text(report)
-        print(f"written to {RESULTS}")
+    for part in arguments.parts or parts:
+        section = parts[part]()
+        print(f"\n{section}", flush=True)
+        _keep(part, list(parts), f"{section.rstrip()}\n\n{_machine()}\n")
+    print(f"written to {RESULTS}")
     return 0
+
+
+def _keep(part: str, order: list[str], section: str) -> None:
+    """Write RESULTS.md with this part's section in the place of its last one."""
+    kept: dict[str, str] = {}
+    if RESULTS.exists():
+        for text in RESULTS.read_text().split("<!-- ")[1:]:
+            name, _, body = text.partition(" -->\n")
+            kept[name] = body
+    kept[part] = section
+    sections = [f"<!-- {name} -->\n{kept[name].strip()}\n" for name in order if name in kept]
+    RESULTS.write_text("\n".join([_HEAD, *sections]))
 
 
 def _machine() -> str:
     return (
-        "# Measurements\n\n"
-        "Made by `make bench`; do not edit.\n\n"
-        f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} processors, {platform.system()} {platform.release()}"
-        f", Python {platform.python_version()}.\n"
+        f"Measured {time.strftime('%Y-%m-%d')}: {os.cpu_count()} processors, {platform.system()} "
+        f"{platform.release()}, Python {platform.python_version()}."
     )
 
 
