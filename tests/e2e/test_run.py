@@ -275,15 +275,19 @@ def test_a_service_that_fails_is_started_again_until_it_succeeds(tmp_path: Path)
 
 def test_what_one_process_could_not_give_is_asked_of_the_next() -> None:
     with Running("run", "--restart", "--limit", "160MiB", target=OBEDIENT) as running:
-        for number in (1, 2):
-            running.answer()
-            running.until_guarding(hooks=1)
-            running.order("hold 145")
-            running.until_journal("run_end", number)
-            running.tell("exit 5")
-            running.until_journal("target_exit", number)
-        tried = [record["step"] for record in running.journal("step_end") if record["outcome"] != "skipped"]
-        assert tried.count("trim") == 2  # the first one's failure would have held it back for 10 s
+        running.answer()
+        running.until_guarding(hooks=1)
+        running.order("hold 145")
+        running.until_journal("run_end")
+        running.tell("exit 5")
+        running.until_journal("target_start", 2)
+        running.answer()
+        running.until_guarding(hooks=1)
+        before = len(running.journal())
+        running.order("hold 145")
+        wait_for(lambda: any(record["event"] == "run_end" for record in running.journal()[before:]), "a run")
+        trim = next(record for record in running.journal()[before:] if record.get("step") == "trim")
+    assert trim["event"] == "step_start"  # the first one's failure would have held it back for 10 s
 
 
 def test_restarts_end_at_their_cap_with_the_targets_code() -> None:
