@@ -97,7 +97,7 @@ def commands() -> Iterator[str]:
     yield ""
     yield (
         "Exit codes: 0; 2 for a mistake of the user's, told in one line; of `run` the target's own, 128+n where signal "
-        "n ended it."
+        "n ended it; of `cleanup` 1 where the goal was not reached."
     )
     for name, text in cli.COMMANDS:
         yield from ("", f"## oomguard {name}", "", text[0].upper() + text[1:] + ".", "")

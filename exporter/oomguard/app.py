@@ -214,8 +214,8 @@ class Sidecar:
         self._state.root_since = time.monotonic()
         self._said_no_hook = False
         self._oom_kills = None
-        known = [record for record in self._journal.records if record["event"] == "target_start"]
-        if not known or (known[-1].get("pid"), known[-1].get("start_ticks")) != (root.pid, root.start_ticks):
+        known = self._journal.latest.get("target_start", {})
+        if (known.get("pid"), known.get("start_ticks")) != (root.pid, root.start_ticks):
             self._journal.write("target_start", pid=root.pid, start_ticks=root.start_ticks)
             self._counters.add(m.TARGET_STARTS)
             # What was learned of one process says nothing of the next.
@@ -254,7 +254,7 @@ class Sidecar:
         try:
             found = await asyncio.get_running_loop().run_in_executor(self._worker, follower.find)
         except UserError as error:
-            if any(record["event"] == "target_start" for record in self._journal.records):
+            if "target_start" in self._journal.latest:
                 LOGGER.error(str(error))  # it worked before: the user can mend it meanwhile
                 return
             self._failure = error

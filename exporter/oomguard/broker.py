@@ -37,11 +37,16 @@ class Cooldown:
     used: int
 
 
+def risen(used: int, limit: int) -> int:
+    """Bytes at which memory is at another level than at `used`: more by `RISE` of the limit, or halfway to it."""
+    return used + min(int(RISE * limit), max(0, limit - used) // 2)
+
+
 class Restraint:
     """What earlier runs taught: pure state, no clock, no I/O.
 
     A run that missed its goal and freed less than `RISE` of the limit leaves a floor, and an exponential back-off. No
-    further run starts until memory has exceeded the floor by `RISE`; the back-off is waived at a
+    further run starts until memory has `risen` from the floor; the back-off is waived at a
     critical level: what can be tried in the last tenth is tried. A run that freed something, even if malloc kept it,
     may repeat at once: the application is filling what was emptied, and would go on beyond it.
     """
@@ -59,11 +64,15 @@ class Restraint:
         """Why no run may start at this level, or an empty string."""
         if self.floor is None or steps - self._tried:
             return ""
-        if level.used < self.floor + RISE * level.limit:
+        if level.used < self.next_level(level.limit):
             return "floor"
         if level.at < self.not_before and level.used < critical:
             return "backoff"
         return ""
+
+    def next_level(self, limit: int) -> int:
+        """Bytes from which on a run may start again."""
+        return risen(self.floor or 0, limit)
 
     def holds_step(self, step: str, level: Level) -> bool:
         """Whether a step is in its cooldown: it proved ineffective lately, at about this level."""
@@ -71,7 +80,7 @@ class Restraint:
         return (
             cooldown is not None
             and level.at < cooldown.until
-            and level.used < cooldown.used + RISE * level.limit
+            and level.used < risen(cooldown.used, level.limit)
         )
 
     def step_ended(self, step: Step, report: StepReport, level: Level) -> None:
@@ -88,8 +97,13 @@ class Restraint:
         elif outcome is RunOutcome.GOAL_NOT_REACHED and run.freed < RISE * level.limit:
             self.floor = level.used
             self._tried = run.steps
-            self.not_before = level.at + min(LAST_BACKOFF, FIRST_BACKOFF * 2**self.failures)
+            self.not_before = level.at + min(LAST_BACKOFF, FIRST_BACKOFF * 2 ** min(self.failures, 10))
             self.failures += 1
+
+    def forget(self) -> None:
+        """The situation is a new one: there is something to free that was not there."""
+        self.relax()
+        self._cooldowns.clear()
 
     def relax(self) -> None:
         """Memory is below the goal: nothing that was learned holds any more."""

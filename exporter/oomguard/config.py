@@ -112,7 +112,12 @@ def _switch(value: str) -> bool:
 
 def _limit(value: str) -> int | float:
     if value.strip().endswith("%"):
-        ratio = parse_threshold(value).ratio
+        try:
+            ratio = parse_threshold(value).ratio
+        except ValueError:
+            raise ValueError(
+                f"{value!r} is not a part of the box between 0% and 100%; write for example 80%"
+            ) from None
         assert ratio is not None
         return ratio
     return parse_size(value)

@@ -69,6 +69,8 @@ class Guardian:
         self._said: dict[str, float] = {}
         self._asked: frozenset[Hook] = frozenset()
         """Whom the last step could be ordered from."""
+        self._promised = 0
+        """What they could have given then, by their own word."""
         self._limit = 0
         self._thresholds: dict[str, int] = {}
 
@@ -80,7 +82,7 @@ class Guardian:
         """The target's processes that have a hook, worst first."""
         known = {process.sample.id.pid: process for process in self._state.processes}
         hooks = self._hooks.members()
-        self._asked = frozenset(hooks)
+        self._asked, self._promised = frozenset(hooks), _promise(hooks)
         # The process that others were forked from shares its heap as much as they do.
         sharing = {hook.pid for hook in hooks if hook.forked}
         sharing |= {known[pid].sample.ppid for pid in sharing if pid in known}
@@ -134,10 +136,8 @@ class Guardian:
             for rule, threshold in firing.items()
             if self._settings.act
         ]
-        if broker.held and not self._asked.issuperset(self._hooks.members()):
-            # Learned from others: a hook that has come since the last run may have what they had not. After
-            # a sidecar's restart the first run is over before any hook has connected again.
-            broker.restraint.relax()
+        if broker.held and self._something_new(level.limit):
+            broker.restraint.forget()
         broker.consider(wishes, level, goal=goal, critical=thresholds["critical"])
         if broker.active is not None:
             return level.used, ()
@@ -146,10 +146,19 @@ class Guardian:
         ]
         if broker.held and broker.restraint.floor is not None:
             # What is held back can start there: wait for that, instead of looking 200 times a second.
-            ahead.append(broker.restraint.floor + int(RISE * level.limit))
+            ahead.append(broker.restraint.next_level(level.limit))
         if broker.held or not self._settings.act:
             ahead.append(level.limit)
         return level.used, tuple(ahead)
+
+    def _something_new(self, limit: int) -> bool:
+        """Whether there is something to free that the last run could not know of.
+
+        A hook that has come since may have what others had not: after a sidecar's restart the first run is over
+        before any hook has connected again. And a cache may have been registered, or filled, since.
+        """
+        hooks = self._hooks.members()
+        return not self._asked.issuperset(hooks) or _promise(hooks) > self._promised + RISE * limit
 
     def _announce(self, firing: frozenset[policy.Rule], level: Level) -> None:
         new = [rule for rule in self.rules if rule in firing - self.firing]
@@ -164,6 +173,14 @@ class Guardian:
                 f"({megabytes(level.used)} / {megabytes(level.limit)})",
                 extra=self.memory_fields(),
             )
+
+
+def _promise(hooks: Sequence[Hook]) -> int:
+    """Bytes in registered caches and free inside malloc, as the hooks last told."""
+    readings = [hook.last.value for hook in hooks if hook.last.value is not None]
+    cached = sum(cache.bytes or 0 for reading in readings for cache in reading.caches)
+    allocators = [reading.allocator.value for reading in readings]
+    return cached + sum(stats.retained or 0 for stats in allocators if stats is not None)
 
 
 def _frozen(reading: Reading[HookReading]) -> bool:

@@ -48,12 +48,15 @@ class Journal:
         self.error = ""
         """Why the last write failed, one line; empty while writing works."""
         self.records: deque[Record] = deque(maxlen=KEPT_RECORDS)
+        self.latest: dict[str, Record] = {}
+        """The last record of each event, further back than `records` reaches."""
         self._now = now
         self._sync = sync
         self._fd: int | None = None
         self._size = 0
         if path is not None:
-            self.records.extend(read_tail(path))
+            for record in read_tail(path, limit=_TAIL_BYTES):
+                self._remember(record)
             self._open()
 
     def write(self, event: str, **fields: object) -> Record:
@@ -64,8 +67,12 @@ class Journal:
             if not self._append(line):
                 self.errors += 1
                 record["journaled"] = False
-        self.records.append(record)
+        self._remember(record)
         return record
+
+    def _remember(self, record: Record) -> None:
+        self.records.append(record)
+        self.latest[str(record["event"])] = record
 
     def close(self) -> None:
         """Sync and close; the journal must not be written afterwards."""

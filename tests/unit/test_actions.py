@@ -29,6 +29,8 @@ class Hook:
         self.then = then
         self.asked = []
         self.last = Reading(Status.ABSENT)
+        self.busy = False
+        self.pid = 41
 
     async def ask(self, question, timeout, **details):
         self.asked.append((details["step"], timeout))
@@ -88,6 +90,14 @@ def test_a_step_that_no_process_takes_is_skipped_with_its_reason():
         is SkipReason.UNSUPPORTED
     )
     assert Box().take(Caches()).skip is SkipReason.NO_HOOK
+
+
+def test_a_hook_that_owes_a_step_is_not_given_another():
+    hook = Hook(done())
+    hook.busy = True
+    performed = Box(hook).take(Trim())
+    assert (performed.done, hook.asked) == (0, [])
+    assert "still busy with an earlier step" in performed.error
 
 
 def test_a_hook_that_fails_does_not_keep_the_others():

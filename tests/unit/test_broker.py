@@ -207,6 +207,18 @@ async def test_a_run_in_vain_is_not_repeated_until_memory_has_risen(box):
 
 
 @on_loop
+async def test_a_floor_near_the_limit_is_exceeded_halfway_to_it(box):
+    box.memory.used = 980 * MIB
+    box.tick()
+    await box.settle()
+    box.memory.used = 989 * MIB
+    assert box.tick() is None
+    box.memory.used = 990 * MIB
+    assert box.tick() is not None, "5 % above 98 % is never reached"
+    await box.settle()
+
+
+@on_loop
 async def test_the_back_off_doubles_and_is_waived_at_a_critical_level(box):
     box.memory.used = 800 * MIB
     box.tick()

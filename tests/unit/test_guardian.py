@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from oomguard.counters import Counters
 from oomguard.guardian import Guardian
 from oomguard.journal import Journal
 from oomguard.model import (
+    CacheStats,
     GcStats,
     HookReading,
     Level,
@@ -188,6 +190,20 @@ async def test_what_is_held_back_waits_for_its_floor_and_not_at_full_speed(rig, 
     _, ahead = rig.tick(850)
     assert rig.guardian.broker.held == "floor"
     assert min(value for value in ahead if value > 850 * MIB) == 900 * MIB
+
+
+@on_loop
+async def test_a_cache_that_has_filled_since_lifts_what_holds_a_run_back(rig, caplog):
+    steady = hook(1)
+    rig.hooks.hooks = [steady]
+    rig.tick(850)
+    await rig.guardian.broker.finished()
+    rig.tick(850)
+    assert rig.guardian.broker.held == "floor"
+    reading = replace(steady.last.value, caches=(CacheStats("late", 60 * MIB, 1),))
+    steady.last = Reading(Status.OK, reading)
+    rig.tick(850)
+    assert [record["run"] for record in rig.journal.records if record["event"] == "run_start"] == [1, 2]
 
 
 def test_with_cleanup_off_it_warns_and_orders_nothing(tmp_path, caplog):

@@ -157,9 +157,13 @@ class Ladder:
             hooks=dict(report.details),
         )
         after = report.used_after
+        text = f"{report.step} freed {megabytes(report.freed)}"
+        if report.outcome is StepOutcome.SKIPPED:
+            text = f"{report.step} skipped"
+        elif after is not None:
+            text += f" ({megabytes(report.used_before)} -> {megabytes(after)})"
         LOGGER.info(
-            f"{report.step} freed {megabytes(report.freed)}"
-            + (f" ({megabytes(report.used_before)} -> {megabytes(after)})" if after is not None else ""),
+            text,
             extra=fields(
                 run=run.id,
                 step=report.step,

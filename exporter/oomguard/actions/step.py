@@ -106,6 +106,8 @@ class Answer:
 
 async def order(worker: Worker, step: str, situation: Situation) -> Answer:
     """Have one hook take a step; whatever goes wrong becomes a ``failed`` answer."""
+    if worker.hook.busy:
+        return Answer("failed", f"process {worker.hook.pid} is still busy with an earlier step")
     patience = situation.patience
     began = time.perf_counter()
     try:

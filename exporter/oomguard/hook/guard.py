@@ -170,14 +170,14 @@ class Guard:
         try:
             if self._link is not None and self._begun:
                 self._link.park(_PARK)
-        except Exception as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001 (a second Ctrl-C, too, would be printed by the interpreter)
             self._state = ("failed", str(error))
 
     def _after_fork(self) -> None:
         try:
             if self._link is not None and self._begun:
                 self._link.resume()
-        except Exception as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001 (a second Ctrl-C, too, would be printed by the interpreter)
             self._state = ("failed", str(error))
 
     def _in_child(self) -> None:
@@ -193,7 +193,7 @@ class Guard:
             self._watch.forked()
             if self._begun:
                 self._connect(delay=_FORK_DELAY)
-        except Exception as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001 (a second Ctrl-C, too, would be printed by the interpreter)
             self._state = ("failed", str(error))
 
     def _at_exit(self) -> None:
@@ -201,7 +201,7 @@ class Guard:
             if self._link is not None:
                 self._link.stop(_EXIT)
             self._watch.remove()
-        except Exception as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001 (a second Ctrl-C, too, would be printed by the interpreter)
             self._state = ("failed", str(error))
 
 

@@ -45,13 +45,19 @@ class Hook:
         self.last: Reading[HookReading] = Reading(Status.ABSENT, reason="not asked yet")
         self._writer = writer
         self._questions: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._open: set[int] = set()
+        self._open: dict[int, str] = {}
+        """What was asked and not answered yet."""
         self._id = 0
 
     @property
     def stalled(self) -> bool:
         """Whether it owes so many answers that asking again would only pile up."""
         return len(self._open) >= MAX_OPEN
+
+    @property
+    def busy(self) -> bool:
+        """Whether it owes the answer to a step: what memory does now would be credited to the wrong one."""
+        return "step" in self._open.values()
 
     async def ask(self, question: str, timeout: float, **details: object) -> dict[str, Any]:
         """Send a question and return the answer's object; raises HookError when none comes in time."""
@@ -61,7 +67,7 @@ class Hook:
         number = self._id
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._questions[number] = future
-        self._open.add(number)
+        self._open[number] = question
         self._writer.write(json.dumps({"id": number, "ask": question, **details}).encode() + b"\n")
         try:
             answer = await asyncio.wait_for(future, timeout)
@@ -80,7 +86,7 @@ class Hook:
         number = answer.get("id")
         if not isinstance(number, int) or number not in self._open:
             return False
-        self._open.discard(number)
+        del self._open[number]
         future = self._questions.get(number)
         if future is not None and not future.done():
             future.set_result(answer)
