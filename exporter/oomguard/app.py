@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import gc
 import os
 import signal
 import socket
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,7 @@ from oomguard import metrics as m
 from oomguard.attach import Follower
 from oomguard.broker import Restraint
 from oomguard.collect import Collected, Collector, in_tree, process_tree, rss_reader
-from oomguard.config import Settings
+from oomguard.config import DEFAULT_LISTEN, Settings
 from oomguard.counters import Counters
 from oomguard.errors import UserError
 from oomguard.guardian import Guardian
@@ -30,7 +31,7 @@ from oomguard.inject import no_hook_cause
 from oomguard.journal import Journal
 from oomguard.level import LevelReader
 from oomguard.log import LOGGER, fields
-from oomguard.model import LimitOrigin, ProcessId, Reading, Snapshot, Status
+from oomguard.model import CgroupEvents, LimitOrigin, ProcessId, Reading, Snapshot, Status
 from oomguard.runtime import RuntimeDir
 from oomguard.sizes import format_size
 from oomguard.sources.hooks import Hooks
@@ -75,6 +76,7 @@ class Sidecar:
         self._wake = asyncio.Event()
         self._failure: UserError | None = None
         self._said_no_hook = False
+        self._found_once = False
         self._oom_kills: int | None = None
         self._slow_seconds = 0.0
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="slow")
@@ -82,7 +84,8 @@ class Sidecar:
         self._store = Store()
         self._counters = Counters(self._state.target)
         path = Path(settings.journal) if settings.journal else runtime.journal_path
-        self._journal = Journal(path, sync=lambda descriptor: self._worker.submit(_sync, descriptor))
+        self._syncing: Future[None] | None = None
+        self._journal = Journal(path, sync=self._sync_soon)
         tree = process_tree(proc, adopted_by=self._adopted_by, excluded=frozenset({os.getpid()}))
         self._collector = Collector(tree, proc=proc)
         self._reader = LevelReader(settings, rss_reader(proc))
@@ -116,7 +119,7 @@ class Sidecar:
         await slow
         await self._guardian.broker.close()
         self._journal.write("sidecar_stop", pid=os.getpid())
-        LOGGER.info("oomguard stopped", extra=self._guardian.memory_fields())
+        LOGGER.info("oomguard stopped", extra=fields(**self._guardian.sizes()))
         await self._hooks.close()
         await runner.cleanup()
         self._worker.shutdown(wait=True)
@@ -167,7 +170,7 @@ class Sidecar:
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         try:
-            await web.TCPSite(runner, host, int(port)).start()
+            await self._start_site(runner, host, int(port))
         except OSError as error:
             await runner.cleanup()
             # asyncio puts a text of its own into strerror, with the address in it a second time; the numbers
@@ -181,6 +184,18 @@ class Sidecar:
         address = runner.addresses[0]
         shown = f"[{address[0]}]" if ":" in address[0] else address[0]
         return runner, f"http://{shown}:{address[1]}"
+
+    async def _start_site(self, runner: web.AppRunner, host: str, port: int) -> None:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            if self._settings.listen != DEFAULT_LISTEN or error.errno != errno.EADDRINUSE:
+                raise
+            # A second service on one machine: a port that nobody asked for must not cost it its guard.
+            await web.TCPSite(runner, host, 0).start()
+            LOGGER.warning(
+                f"{DEFAULT_LISTEN} is taken: another port serves the page and /metrics; set --listen"
+            )
 
     def _controlled(self, buffer: bytearray) -> None:
         """Lines of the supervisor (oomguard.supervisor.main says which); end of file ends us."""
@@ -210,6 +225,7 @@ class Sidecar:
     # -- the target ---------------------------------------------------------------------------
 
     def _target_started(self, root: ProcessId) -> None:
+        self._found_once = True
         self._state.root = root
         self._state.root_since = time.monotonic()
         self._said_no_hook = False
@@ -227,11 +243,17 @@ class Sidecar:
         root = self._state.root
         if root is None:
             return
+        self._notice_kills(self._collector.last_events())
         self._journal.write("target_exit", pid=root.pid, code=code)
         LOGGER.info("target ended", extra=fields(pid=root.pid, code=code))
         self._state.root = None
         self._state.level = None
         self._wake.set()
+
+    def _sync_soon(self, descriptor: int) -> None:
+        """Have the journal synced; a sync that waits its turn covers all records before it."""
+        if self._syncing is None or self._syncing.running() or self._syncing.done():
+            self._syncing = self._worker.submit(_sync, descriptor)
 
     def _belongs(self, pid: int) -> bool:
         """Whether a PID is in the target's tree, for hooks that connect before the next slow tick."""
@@ -254,7 +276,7 @@ class Sidecar:
         try:
             found = await asyncio.get_running_loop().run_in_executor(self._worker, follower.find)
         except UserError as error:
-            if "target_start" in self._journal.latest:
+            if self._found_once:
                 LOGGER.error(str(error))  # it worked before: the user can mend it meanwhile
                 return
             self._failure = error
@@ -338,6 +360,7 @@ class Sidecar:
                 used=format_size(level.used),
                 counted=level.kind.value,
                 oom_score_adj=oom_score_adj(self._proc, root.pid),
+                **self._guardian.sizes(),
             ),
         )
         if self._follower is not None and level.used > level.limit and level.origin is LimitOrigin.CONFIGURED:
@@ -347,15 +370,19 @@ class Sidecar:
             )
             self._stop.set()
 
+    def _notice_kills(self, events: Reading[CgroupEvents]) -> None:
+        kills = events.value.oom_kill if events.value is not None else None
+        if kills is None:
+            return
+        new = kills - self._oom_kills if self._oom_kills is not None else 0
+        if new > 0:
+            self._journal.write("oom_kill", count=new)
+            LOGGER.error("the kernel's OOM killer struck in the target's cgroup", extra=fields(kills=new))
+        self._oom_kills = kills
+
     def _notice(self, collected: Collected) -> None:
         """What a slow tick shows that someone should be told."""
-        kills = collected.events.value.oom_kill if collected.events.value is not None else None
-        if kills is not None:
-            new = kills - self._oom_kills if self._oom_kills is not None else 0
-            if new > 0:
-                self._journal.write("oom_kill", count=new)
-                LOGGER.error("the kernel's OOM killer struck in the target's cgroup", extra=fields(kills=new))
-            self._oom_kills = kills
+        self._notice_kills(collected.events)
         root = self._state.root
         waited = time.monotonic() - self._state.root_since
         if root is not None and not self._said_no_hook and waited > HOOK_GRACE:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from oomguard.actions.ladder import Ladder, Run
-from oomguard.actions.step import Step
+from oomguard.actions.step import Step, noise
 from oomguard.counters import Counters
 from oomguard.journal import Journal, number
 from oomguard.log import LOGGER, fields
@@ -38,8 +38,15 @@ class Cooldown:
 
 
 def risen(used: int, limit: int) -> int:
-    """Bytes at which memory is at another level than at `used`: more by `RISE` of the limit, or halfway to it."""
-    return used + min(int(RISE * limit), max(0, limit - used) // 2)
+    """Bytes at which memory is at another level than at `used`: more by `RISE` of the limit.
+
+    Below the limit halfway to it is enough, for the whole of it may never come; at or above it (a limit of
+    the user's own, where nothing kills) half of what is left would be nothing.
+    """
+    rise = int(RISE * limit)
+    if used < limit:
+        rise = max(noise(limit), min(rise, (limit - used) // 2))
+    return used + rise
 
 
 class Restraint:
@@ -100,6 +107,11 @@ class Restraint:
             self.not_before = level.at + min(LAST_BACKOFF, FIRST_BACKOFF * 2 ** min(self.failures, 10))
             self.failures += 1
 
+    def fell(self, used: int) -> None:
+        """Memory fell by itself: what it climbs back with is not what was tried in vain."""
+        if self.floor is not None:
+            self.floor = min(self.floor, used)
+
     def forget(self) -> None:
         """The situation is a new one: there is something to free that was not there."""
         self.relax()
@@ -147,6 +159,7 @@ class Broker:
         `goal` and `critical` are bytes under the limit in force. Returns the run that serves them, None when
         nothing needs doing or restraint holds it back (`held` says why). Called on the event loop.
         """
+        self.restraint.fell(level.used)
         if not wishes:
             self.held = ""
             if level.used <= goal:
@@ -246,6 +259,11 @@ class Broker:
                 used_before=megabytes(run.level.used),
                 used_after=None if used is None else megabytes(used),
                 goal=megabytes(run.goal),
+                steps=",".join(
+                    f"{report.step}:{report.reason or report.outcome.value}" for report in run.reports
+                )
+                if outcome is RunOutcome.GOAL_NOT_REACHED
+                else None,
             ),
         )
 

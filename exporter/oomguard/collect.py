@@ -104,6 +104,10 @@ class Collector:
             seconds=time.perf_counter() - began,
         )
 
+    def last_events(self) -> Reading[CgroupEvents]:
+        """The cgroup's counters once its process has gone: whether the kernel killed it."""
+        return self._source.last_events() if self._source is not None else Reading(Status.ABSENT)
+
     def _machine(self) -> Reading[MachineMemory]:
         if PORTABLE:
             from oomguard.sources.portable import read_machine as read_portable  # noqa: PLC0415 - psutil, macOS only

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from oomguard.errors import ConfigError, Problem
-from oomguard.sizes import Threshold, parse_size, parse_threshold
+from oomguard.sizes import MIN_BARE, Threshold, parse_size, parse_threshold
 
 DEFAULT_LISTEN: Final = "127.0.0.1:10512"
 DEFAULT_FILE: Final = "oomguard.yml"
@@ -120,7 +120,10 @@ def _limit(value: str) -> int | float:
             ) from None
         assert ratio is not None
         return ratio
-    return parse_size(value)
+    size = parse_size(value)
+    if size < MIN_BARE and value.strip().replace(".", "", 1).isdecimal():
+        raise ValueError(f"{value!r} alone would be bytes; write {value}MiB, or a part of the box: 80%")
+    return size
 
 
 def _megabytes(value: str) -> str:
@@ -152,6 +155,14 @@ class Setting:
 
 _LEVEL = _one_of(*LOG_LEVELS)
 
+
+def _borrowed_level(value: str) -> str:
+    """The application's own LOG_LEVEL: whatever it means by it must not keep it from starting."""
+    names = {"warn": "warning", "critical": "error", "fatal": "error", "trace": "debug", "notset": "debug"}
+    level = names.get(value.lower(), value.lower())
+    return level if level in LOG_LEVELS else "info"
+
+
 SETTINGS: Final = (
     Setting("target", "target", _text, "--target", "OOMGUARD_TARGET", "value of the label target (default: host name)"),
     Setting("limit", "limit", _limit, "--limit", "OOMGUARD_LIMIT",
@@ -182,7 +193,7 @@ FAMILIAR: Final = (
     Setting("limit", "", _megabytes_limit, None, "MEMORY_LIMIT_MB"),
     Setting("act", "", _switch, None, "MEMORY_CLEANUP"),
     Setting("high", "", _megabytes_threshold, None, "MEMORY_CLEANUP_THRESHOLD_MB"),
-    Setting("log_level", "", _LEVEL, None, "LOG_LEVEL"),
+    Setting("log_level", "", _borrowed_level, None, "LOG_LEVEL"),
 )
 
 

@@ -56,6 +56,7 @@ class Guardian:
                 held=held,
                 journal=journal,
                 counters=counters,
+                describe=self.sizes,
             ),
             journal=journal,
             counters=counters,
@@ -99,20 +100,22 @@ class Guardian:
             )
         return sorted(workers, key=lambda worker: -worker.weight)
 
-    def memory_fields(self) -> dict[str, object]:
+    def sizes(self) -> dict[str, object]:
         """RSS of the tree now, VMS as last sampled and what is left to the limit, for a log line."""
         samples = (
             [process.sample for process in self._state.processes] if self._state.root is not None else []
         )
         level, resident = self._state.level, self._reader.resident()
-        return fields(
-            rss=megabytes(resident) if resident is not None else None,
-            vms=megabytes(sum(sample.vms or 0 for sample in samples)) if samples else None,
-            available=megabytes(max(0, level.limit - level.used)) if level is not None else None,
-        )
+        return {
+            "rss": megabytes(resident) if resident is not None else None,
+            "vms": megabytes(sum(sample.vms or 0 for sample in samples)) if samples else None,
+            "available": megabytes(max(0, level.limit - level.used)) if level is not None else None,
+        }
 
     def _tick(self, at: float) -> tuple[int, tuple[int, ...]] | None:
-        level = self._state.level = self._reader.read(at, tick=True)
+        # Without a target the box's memory is somebody else's.
+        level = self._reader.read(at, tick=True) if self._state.root is not None else None
+        self._state.level = level
         if level is None:
             return None
         if level.limit != self._limit:
@@ -136,8 +139,8 @@ class Guardian:
             for rule, threshold in firing.items()
             if self._settings.act
         ]
-        if broker.held and self._something_new(level.limit):
-            broker.restraint.forget()
+        if broker.held:
+            self._look_for_something_new(level.limit)
         broker.consider(wishes, level, goal=goal, critical=thresholds["critical"])
         if broker.active is not None:
             return level.used, ()
@@ -151,14 +154,17 @@ class Guardian:
             ahead.append(level.limit)
         return level.used, tuple(ahead)
 
-    def _something_new(self, limit: int) -> bool:
-        """Whether there is something to free that the last run could not know of.
+    def _look_for_something_new(self, limit: int) -> None:
+        """Lift what holds a run back where there is something to free that the last run could not know of.
 
-        A hook that has come since may have what others had not: after a sidecar's restart the first run is over
-        before any hook has connected again. And a cache may have been registered, or filled, since.
+        A cache may have been registered, or filled, since. And a hook that has come since may have what others
+        had not: after a sidecar's restart the first run is over before any hook has connected again.
         """
-        hooks = self._hooks.members()
-        return not self._asked.issuperset(hooks) or _promise(hooks) > self._promised + RISE * limit
+        hooks, restraint = self._hooks.members(), self.broker.restraint
+        if _promise(hooks) > self._promised + RISE * limit:
+            restraint.forget()
+        elif not self._asked.issuperset(hooks):
+            restraint.floor = None
 
     def _announce(self, firing: frozenset[policy.Rule], level: Level) -> None:
         new = [rule for rule in self.rules if rule in firing - self.firing]
@@ -171,7 +177,7 @@ class Guardian:
             say(
                 f"memory usage {rule.severity}: {100 * level.ratio:.1f}% of limit "
                 f"({megabytes(level.used)} / {megabytes(level.limit)})",
-                extra=self.memory_fields(),
+                extra=fields(**self.sizes()),
             )
 
 

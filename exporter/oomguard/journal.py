@@ -55,8 +55,9 @@ class Journal:
         self._fd: int | None = None
         self._size = 0
         if path is not None:
-            for record in read_tail(path, limit=_TAIL_BYTES):
-                self._remember(record)
+            for file in (_older(path), path):
+                for record in read_tail(file, limit=_TAIL_BYTES):
+                    self._remember(record)
             self._open()
 
     def write(self, event: str, **fields: object) -> Record:
@@ -103,14 +104,24 @@ class Journal:
             self.error = f"can't write {self.path}: {(error.strerror or str(error)).lower()}"
             return False
 
+    def _rotate(self, descriptor: int) -> None:
+        assert self.path is not None
+        try:
+            self.path.replace(_older(self.path))
+        except OSError:
+            # A file that is mounted by itself can't be renamed: the last records matter more than the first.
+            os.ftruncate(descriptor, 0)
+            self._size = 0
+            return
+        os.close(descriptor)
+        self._open()
+
     def _try_append(self, line: bytes) -> bool:
         assert self.path is not None
         if self._fd is None:
             self._open()  # the disk may have become writable again
         if self._fd is not None and self._size + len(line) > ROTATE_BYTES:
-            self.path.replace(self.path.with_name(self.path.name + ".1"))
-            os.close(self._fd)
-            self._open()
+            self._rotate(self._fd)
         if self._fd is None:
             return False
         written = os.write(self._fd, line)
@@ -123,6 +134,10 @@ class Journal:
             self._sync(self._fd)
         self.error = ""
         return True
+
+
+def _older(path: Path) -> Path:
+    return path.with_name(path.name + ".1")
 
 
 def read_tail(path: Path, limit: int = KEPT_RECORDS) -> list[Record]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from oomguard.config import Settings
-from oomguard.model import CgroupMemory, Level, LimitOrigin, MachineMemory, Process, Reading, UsedKind
+from oomguard.model import CgroupMemory, Level, LimitOrigin, MachineMemory, Process, Reading, Status, UsedKind
 from oomguard.sampler import Growth
 from oomguard.sources.cgroup import Cgroup, FastMemory
 from oomguard.sources.fast_rss import FastRss
@@ -59,8 +59,10 @@ class LevelReader:
         processes: Sequence[Process],
     ) -> None:
         """Take what the slow lane saw: limits may have been resized, processes come and gone."""
-        self.limit = choose_limit(self._settings, cgroup.value, machine)
         self._rss.update(tuple(processes))
+        if cgroup.status is Status.FAILED and self._fast is not None:
+            return  # a full box refuses an open(2) (ENOMEM, EMFILE): what was known of it still holds
+        self.limit = choose_limit(self._settings, cgroup.value, machine)
         before = self._kind
         in_cgroup = (
             cgroup.value is not None and self.limit is not None and self.limit[1] is LimitOrigin.CGROUP

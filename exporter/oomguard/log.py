@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import select
 import sys
 import time
 from collections.abc import Mapping
@@ -13,12 +14,27 @@ LOGGER = logging.getLogger("oomguard")
 
 def setup(level: str, form: str) -> None:
     """Send oomguard's own log to stderr; `level` as in LOG_LEVEL, `form` ``logfmt`` or ``json``."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr(sys.stderr)
     handler.setFormatter(_Json() if form == "json" else _Logfmt())
     LOGGER.handlers[:] = [handler]
     LOGGER.setLevel(level.upper())
     LOGGER.propagate = False
     logging.raiseExceptions = False  # a closed stderr is no reason to say so on it
+
+
+class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]  # not subscriptable before Python 3.11
+    """Drops a line rather than wait: the event loop must tick, whether or not anybody reads our stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line if the other side takes it now."""
+        try:
+            poll = select.poll()
+            poll.register(self.stream.fileno(), select.POLLOUT)
+            if not any(events & select.POLLOUT for _, events in poll.poll(0)):
+                return
+        except (OSError, ValueError):
+            pass  # closed, or a stream without a descriptor
+        super().emit(record)
 
 
 def fields(**values: object) -> dict[str, object]:

@@ -17,6 +17,10 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([A-Za-z]*)\s*")
 _PERCENT = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*%\s*")
 
 
+MIN_BARE = 1 << 20
+"""A bare number below this is no number of bytes that somebody meant."""
+
+
 def parse_size(text: str | int) -> int:
     """Bytes of ``512MiB``, ``512MB`` (10^6), ``0.5GiB``, ``512M`` (2^20, as docker takes it) or a number of bytes.
 
@@ -62,6 +66,9 @@ def parse_threshold(text: str | float) -> Threshold:
         except ValueError:
             ratio = 2.0
         if ratio > 1:
+            if str(text).strip().replace(".", "", 1).isdecimal() and ratio < MIN_BARE:
+                meant = f"{text}% or {text}MiB" if ratio <= 100 else f"{text}MiB"  # noqa: PLR2004 - per cent
+                raise ValueError(f"{text!r} alone would be bytes; write {meant}")
             try:
                 return Threshold(size=parse_size(str(text)))
             except ValueError:

@@ -234,12 +234,12 @@ def test_a_value_that_a_shell_variable_left_empty() -> None:
 def test_all_mistakes_of_flags_and_environment_come_at_once() -> None:
     lines = refused(
         "run", "--limit", "lots", "--high", "hot", "--", "true",
-        env={"LOG_LEVEL": "loud", "MEMORY_CLEANUP": "maybe", "MEMORY_LIMIT_MB": "many"},
+        env={"OOMGUARD_LOG_LEVEL": "loud", "MEMORY_CLEANUP": "maybe", "MEMORY_LIMIT_MB": "many"},
     )  # fmt: skip
     assert {line.split(":")[0] for line in lines} == {
-        "--limit", "--high", "LOG_LEVEL", "MEMORY_CLEANUP", "MEMORY_LIMIT_MB",
+        "--limit", "--high", "OOMGUARD_LOG_LEVEL", "MEMORY_CLEANUP", "MEMORY_LIMIT_MB",
     }  # fmt: skip
-    assert any(line.startswith("LOG_LEVEL: 'loud' is not one of debug, info, ") for line in lines)
+    assert any(line.startswith("OOMGUARD_LOG_LEVEL: 'loud' is not one of debug, info, ") for line in lines)
 
 
 CONFIG = """\

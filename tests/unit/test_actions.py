@@ -92,6 +92,16 @@ def test_a_step_that_no_process_takes_is_skipped_with_its_reason():
     assert Box().take(Caches()).skip is SkipReason.NO_HOOK
 
 
+def test_a_process_that_hangs_does_not_keep_the_others_waiting():
+    class Hanging(Hook):
+        async def ask(self, question, timeout, **details):
+            await asyncio.sleep(60)
+
+    performed = Box(Hanging(None), Hook(done())).take(Caches())
+    assert performed.done == 1
+    assert performed.error.startswith("worker-0: no answer 0.1 s after")
+
+
 def test_a_hook_that_owes_a_step_is_not_given_another():
     hook = Hook(done())
     hook.busy = True

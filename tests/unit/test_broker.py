@@ -219,6 +219,51 @@ async def test_a_floor_near_the_limit_is_exceeded_halfway_to_it(box):
 
 
 @on_loop
+async def test_at_the_limit_a_run_in_vain_is_not_repeated_at_every_tick(box):
+    box.memory.used = LIMIT + 10 * MIB
+    box.tick()
+    await box.settle()
+    for _ in range(20):
+        assert box.tick() is None
+
+
+@on_loop
+async def test_memory_that_fell_by_itself_takes_the_floor_with_it(box):
+    box.memory.used = 940 * MIB
+    box.tick()
+    await box.settle()
+    box.memory.used = 720 * MIB
+    box.quiet()
+    box.memory.used, box.memory.at = 800 * MIB, box.memory.at + 3600
+    assert box.tick() is not None
+    await box.settle()
+
+
+@on_loop
+async def test_each_run_in_vain_doubles_the_back_off(box):
+    for wait, used in ((0.0, 705), (FIRST_BACKOFF, 760), (2 * FIRST_BACKOFF, 815)):
+        box.memory.used = used * MIB
+        if wait:
+            box.memory.at += wait - 0.1
+            assert box.tick() is None
+            assert box.broker.held == "backoff"
+            box.memory.at += 0.1
+        assert box.tick() is not None
+        await box.settle()
+
+
+@on_loop
+async def test_what_malloc_kept_and_a_trim_returned_counts_once(box):
+    box.caches.retained = box.trim.retained = 0
+    box.caches.retained = 26 * MIB
+    box.trim.frees = [26 * MIB]
+    run = box.tick()
+    await box.settle()
+    assert run.freed == 26 * MIB
+    assert box.tick() is None, "26 MB are less than 5 %"
+
+
+@on_loop
 async def test_the_back_off_doubles_and_is_waived_at_a_critical_level(box):
     box.memory.used = 800 * MIB
     box.tick()

@@ -45,6 +45,19 @@ def test_names_that_people_already_use_are_read_and_ours_win():
     )
 
 
+@pytest.mark.parametrize(
+    ("value", "level"), [("WARN", "warning"), ("CRITICAL", "error"), ("20", "info"), ("TRACE", "debug")]
+)
+def test_the_applications_own_log_level_never_keeps_it_from_starting(value, level):
+    assert load({}, {"LOG_LEVEL": value}).log_level == level
+
+
+def test_a_limit_of_a_few_bytes_is_a_forgotten_unit():
+    assert problems({"limit": "512"}, {}) == [
+        "--limit: '512' alone would be bytes; write 512MiB, or a part of the box: 80%"
+    ]
+
+
 def test_a_percentage_is_a_limit_of_the_box():
     assert load({"limit": "80%"}, {}).limit_ratio == 0.8
 
@@ -53,13 +66,13 @@ def test_every_mistake_is_told_at_once_with_its_place(tmp_path):
     file = written(
         tmp_path, "limit: huge\nthresholds:\n  high: 80%\n  hihg: 90%\nlisten: nowhere\ntarget: [a]\n"
     )
-    told = problems({"critical": "120%"}, {"LOG_LEVEL": "loud"}, file)
+    told = problems({"critical": "120%"}, {"OOMGUARD_LOG_LEVEL": "loud"}, file)
     assert [line.split(": ")[0] for line in told] == [
         f"{file}:1",
         f"{file}:4",
         f"{file}:5",
         f"{file}:6",
-        "LOG_LEVEL",
+        "OOMGUARD_LOG_LEVEL",
         "--critical",
     ]
     assert "thresholds.high" in told[1], "an unknown setting names those that there are"

@@ -153,6 +153,14 @@ async def test_what_cant_be_read_decides_nothing(rig, caplog):
 
 
 @on_loop
+async def test_without_a_target_a_full_box_is_somebody_elses(rig, caplog):
+    rig.state.root = None
+    assert rig.tick(950) is None
+    assert rig.state.level is None
+    assert rig.events() == []
+
+
+@on_loop
 async def test_a_crossing_is_said_and_starts_a_run(rig, caplog):
     rig.show(process("main", 1))
     rig.tick(823)

@@ -180,6 +180,7 @@ async def test_an_order_does_not_wait_for_a_reading(hooks, path):
     ("line", "reason"),
     [
         (b"not json\n", HookErrorReason.GARBAGE),
+        (b'{"id": 1, "reading": NaN}\n', HookErrorReason.GARBAGE),
         (b"[1, 2]\n", HookErrorReason.GARBAGE),
         (b"\xff\xfe\n", HookErrorReason.GARBAGE),
         (b"[" * 50_000 + b"\n", HookErrorReason.GARBAGE),
@@ -216,6 +217,9 @@ def test_a_line_against_the_protocol_ends_its_connection_and_nothing_else(tmp_pa
         {"allocator": {**ALLOCATOR, "in_use": -1}},
         {"allocator": {**ALLOCATOR, "free": "a lot"}},
         {"allocator": {**ALLOCATOR, "free": 1e300}},
+        {"gc": {**GC, "pause_sum": 10**400}},
+        {"gc": {**GC, "collections": [10**400, 0, 0]}},
+        {"gc": {**GC, "pause_last_full": "long"}},
         {"caches": {}},
         {"caches": ["v"]},
         {"caches": [{"name": "v", "bytes": True}]},
@@ -277,6 +281,8 @@ async def test_a_hook_that_goes_away_fails_what_was_asked_at_once(hooks, path):
     with pytest.raises(HookError, match="went away"):
         await asking
     await eventually(lambda: not hooks.connected)
+    with pytest.raises(HookError, match="went away"):
+        await asyncio.wait_for(hook.ask("step", 60, step="trim"), 5)
 
 
 def test_more_hooks_than_the_bound_are_turned_away(tmp_path, monkeypatch):

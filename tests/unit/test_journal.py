@@ -83,6 +83,24 @@ def test_the_file_is_rotated_and_nothing_is_lost_on_the_way(tmp_path, monkeypatc
     assert len(kept) > 30
 
 
+def test_a_file_that_cant_be_renamed_is_begun_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal_module, "ROTATE_BYTES", 500)
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(16, "busy")))
+    journal = Journal(tmp_path / "journal.jsonl")
+    for number in range(50):
+        assert "journaled" not in journal.write("run_start", run=number)
+    assert read_tail(tmp_path / "journal.jsonl")[-1]["run"] == 49
+
+
+def test_the_last_record_of_an_event_is_known_across_a_rotation(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    path.with_name("journal.jsonl.1").write_text('{"event":"target_start","pid":7}\n')
+    path.write_text('{"event":"run_end","run":3}\n' * 300)
+    journal = Journal(path)
+    assert journal.latest["target_start"]["pid"] == 7
+    assert len(journal.records) == 200
+
+
 def test_a_long_journal_is_read_from_its_end(tmp_path):
     path = tmp_path / "journal.jsonl"
     with path.open("w") as file:

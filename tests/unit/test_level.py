@@ -128,6 +128,12 @@ def test_the_same_cgroup_is_not_opened_twice():
     assert source.opened == 1
 
 
+def test_a_reading_that_failed_does_not_disarm():
+    made = reader()
+    made.update(Reading(Status.FAILED, reason="can't open: out of memory"), None, MACHINE, ())
+    assert (made.read(1.0).limit, made.read(1.0).kind) == (512 * MIB, UsedKind.CGROUP)
+
+
 def test_growth_counts_ticks_only():
     fast = Fast()
     made = reader(fast=fast)

@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 
 import pytest
 
@@ -60,6 +61,16 @@ def test_an_exception_is_one_line(capsys):
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert 'error="ValueError: two\\nlines"' in err
+
+
+def test_a_stderr_that_nobody_reads_is_not_waited_for(monkeypatch):
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as pipe:
+        monkeypatch.setattr("sys.stderr", pipe)
+        log.setup("info", "logfmt")
+        for _ in range(3000):
+            LOGGER.info("x" * 100)
+    os.close(reading)
 
 
 def test_other_libraries_logs_are_left_alone():

@@ -44,7 +44,7 @@ def test_a_number_of_bytes_is_itself(size):
         ("1", Threshold(ratio=1.0)),
         ("100%", Threshold(ratio=1.0)),
         ("4.5GB", Threshold(size=4_500_000_000)),
-        ("450", Threshold(size=450)),
+        ("471859200", Threshold(size=450 << 20)),
     ],
 )
 def test_a_threshold_is_a_ratio_a_percentage_or_a_size(text, threshold):
@@ -55,6 +55,13 @@ def test_a_threshold_is_a_ratio_a_percentage_or_a_size(text, threshold):
 def test_what_is_not_a_threshold_is_refused(text):
     with pytest.raises(ValueError, match=r"0\.9"):
         parse_threshold(text)
+
+
+def test_a_bare_number_that_nobody_means_as_bytes_is_refused():
+    with pytest.raises(ValueError, match="write 80% or 80MiB"):
+        parse_threshold("80")
+    with pytest.raises(ValueError, match="write 450MiB"):
+        parse_threshold(450)
 
 
 def test_a_threshold_above_the_limit_counts_as_the_limit():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -42,7 +42,9 @@ class Run:
     @property
     def freed(self) -> int:
         """Bytes that its steps gave back, or emptied inside malloc."""
-        return sum(max(report.freed, report.retained_bytes or 0) for report in self.reports)
+        # Not both: what a step emptied inside malloc is what the trim after it returns.
+        returned = sum(report.freed for report in self.reports)
+        return max(returned, sum(report.retained_bytes or 0 for report in self.reports))
 
     def join(self, alerts: tuple[str, ...], steps: frozenset[str], goal: int) -> None:
         """Union of the steps, lowest goal."""
@@ -63,6 +65,7 @@ class Ladder:
         held: Callable[[Run, Step, Level], bool],
         journal: Journal,
         counters: Counters,
+        describe: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
         self.steps = tuple(steps)
         self._measure = measure
@@ -70,6 +73,7 @@ class Ladder:
         self._held = held
         self._journal = journal
         self._counters = counters
+        self._describe = describe
 
     async def climb(self, run: Run) -> tuple[RunOutcome, Level | None]:
         """Take steps until the goal; returns how it ended, and the level it ended at."""
@@ -172,6 +176,7 @@ class Ladder:
                 ratio_after=None if after is None else round(after / limit, 3),
                 seconds=round(report.seconds, 4),
                 reason=report.reason or None,
+                **self._describe(),
             ),
         )
 

@@ -169,4 +169,6 @@ def _skip_reason(answer: Answer) -> SkipReason:
 
 
 def _number(value: object) -> float:
-    return max(0.0, float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1 << 63:
+        return 0.0
+    return float(value)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from time import perf_counter
+from time import perf_counter, thread_time
 
 from oomguard.hook.statm import Statm
 
@@ -125,13 +125,14 @@ class Allocator:
         """Give free pages back: the seconds that the call took, and by how much resident memory fell."""
         assert self._malloc_trim is not None
         before = self._statm.anonymous()
-        started = perf_counter()
+        started, cpu = perf_counter(), thread_time()
         self._malloc_trim(0)
-        seconds = perf_counter() - started
+        seconds, work = perf_counter() - started, thread_time() - cpu
         after = self._statm.anonymous()
         if before is None or after is None:
             return seconds, None
-        self._trim_rate = seconds / max(before, 1)
+        # Beside busy threads most of the time may be waiting for the interpreter: that is not what a trim takes.
+        self._trim_rate = work / max(before, 1)
         if self._mallinfo2 is not None:
             info, _ = self._info()
             self._baseline = after - info.uordblks - info.hblkhd
@@ -164,11 +165,29 @@ def _name(library: ctypes.CDLL) -> str:
     return "unknown"
 
 
+_SERVED_TOGETHER = ("malloc", "calloc", "realloc", "posix_memalign")
+"""Whoever serves malloc serves all of these (malloc(3); replacing malloc, in glibc's manual)."""
+
+
 def _home_of_malloc(library: ctypes.CDLL) -> str:
-    if not hasattr(library, "malloc") or not hasattr(library, "dladdr"):
+    """File name of the object that serves malloc; of the program itself when nothing else is found.
+
+    In a program that is not position-independent (Debian's python3) the address of a function that it takes
+    itself is one of its own, in its procedure linkage table: then the others tell.
+    """
+    try:
+        program = os.path.basename(os.readlink("/proc/self/exe"))  # noqa: PTH115, PTH119 (pathlib costs 3 ms)
+    except OSError:
+        program = ""
+    homes = [_home(library, name) for name in _SERVED_TOGETHER]
+    return next((home for home in homes if home not in ("", program)), homes[0])
+
+
+def _home(library: ctypes.CDLL, name: str) -> str:
+    if not hasattr(library, name) or not hasattr(library, "dladdr"):
         return ""
     found = _DlInfo()
-    address = ctypes.cast(library.malloc, ctypes.c_void_p)
+    address = ctypes.cast(getattr(library, name), ctypes.c_void_p)
     library.dladdr.argtypes = [ctypes.c_void_p, ctypes.POINTER(_DlInfo)]
     if not library.dladdr(address, ctypes.byref(found)) or not found.dli_fname:
         return ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import socket
 import struct
@@ -16,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from oomguard.errors import HookError
 from oomguard.log import LOGGER, fields
@@ -48,6 +49,7 @@ class Hook:
         self._open: dict[int, str] = {}
         """What was asked and not answered yet."""
         self._id = 0
+        self._gone = False
 
     @property
     def stalled(self) -> bool:
@@ -61,6 +63,8 @@ class Hook:
 
     async def ask(self, question: str, timeout: float, **details: object) -> dict[str, Any]:
         """Send a question and return the answer's object; raises HookError when none comes in time."""
+        if self._gone:
+            raise HookError(f"hook of process {self.pid} went away")
         if self.stalled:
             raise HookError(f"hook of process {self.pid} is stalled: {len(self._open)} questions unanswered")
         self._id += 1
@@ -93,7 +97,8 @@ class Hook:
         return True
 
     def gone(self) -> None:
-        """Fail whatever is still waiting."""
+        """Fail whatever is still waiting, and whatever may come."""
+        self._gone = True
         for future in self._questions.values():
             if not future.done():
                 future.set_exception(HookError(f"hook of process {self.pid} went away"))
@@ -179,7 +184,7 @@ class Hooks:
             if "no answer" in str(error):
                 self.errors[HookErrorReason.TIMEOUT] += 1
             hook.last = Reading(Status.FAILED, reason=str(error), seconds=time.perf_counter() - began)
-        except (LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             self.errors[HookErrorReason.GARBAGE] += 1
             hook.last = Reading(
                 Status.FAILED, reason=f"hook of process {hook.pid} sent a reading that can't be used: {error}"
@@ -250,7 +255,7 @@ class Hooks:
         if not line:
             return None
         try:
-            answer = json.loads(line)
+            answer = json.loads(line, parse_constant=_refuse)
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
@@ -315,8 +320,8 @@ def _gc(part: Mapping[str, Any]) -> GcStats:
         uncollectable=_counts(part["uncollectable"]),
         pause_bounds=bounds,
         pause_counts=counts,
-        pause_sum=float(part["pause_sum"]),
-        pause_last_full=None if last is None else float(last),
+        pause_sum=_finite(part["pause_sum"]),
+        pause_last_full=None if last is None else _finite(last),
         frozen=part.get("frozen") is True,
     )
 
@@ -338,9 +343,20 @@ def _cache(cache: object) -> CacheStats:
 
 
 def _counts(values: object) -> tuple[int, ...]:
-    if not isinstance(values, list) or not all(isinstance(value, int) for value in values):
+    if not isinstance(values, list) or any(_size(value) != value for value in values):
         raise ValueError("a list of counts is expected")
     return tuple(values)
+
+
+def _finite(value: object) -> float:
+    number = float(value) if isinstance(value, int | float) else math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r} is not a number of seconds")
+    return number
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _size(value: object) -> int | None:

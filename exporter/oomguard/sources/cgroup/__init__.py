@@ -50,6 +50,18 @@ class Cgroup:
         """The limiting cgroup's counters."""
         return self._reading("memory", lambda place: _controller(place).events(place))
 
+    def last_events(self) -> Reading[CgroupEvents]:
+        """The counters where the process was seen last: after its end /proc does not tell where that was."""
+
+        def events() -> CgroupEvents:
+            place = self._places.get("memory")
+            if place is None:
+                raise Absent(f"the cgroup of process {self._pid} was never found")
+            found: CgroupEvents = _controller(place).events(place)
+            return found
+
+        return read(events)
+
     def throttling(self) -> Reading[CpuThrottling]:
         """What the tightest CPU quota did; ABSENT without one."""
         return self._reading("cpu", read_throttling)
