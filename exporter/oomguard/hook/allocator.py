@@ -191,4 +191,4 @@ def _home(library: ctypes.CDLL, name: str) -> str:
     library.dladdr.argtypes = [ctypes.c_void_p, ctypes.POINTER(_DlInfo)]
     if not library.dladdr(address, ctypes.byref(found)) or not found.dli_fname:
         return ""
-    return os.path.basename(os.fsdecode(found.dli_fname))  # noqa: PTH119 (pathlib costs 3 ms)
+    return os.path.basename(os.path.realpath(os.fsdecode(found.dli_fname)))  # noqa: PTH119 (pathlib costs 3 ms)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from oomguard.hook import allocator
 from oomguard.hook.allocator import Allocator
 from oomguard.hook.statm import Statm
 
@@ -19,6 +20,7 @@ MODERN_GLIBC = platform.libc_ver()[0] == "glibc" and hasattr(ctypes.CDLL(None), 
 
 STREWN = """
 import ctypes, json
+from oomguard.hook import allocator
 from oomguard.hook.allocator import Allocator
 from oomguard.hook.statm import Statm
 statm = Statm(); statm.open()
@@ -96,3 +98,18 @@ def test_resident_memory_is_unknown_without_a_statm(tmp_path: Path) -> None:
     statm.open()
     assert (statm.anonymous() or 0) > 1_000_000
     statm.close()
+
+
+@pytest.mark.skipif(not Path("/usr/bin/python3").exists(), reason="this system has no Python of its own")
+@pytest.mark.skipif(not MODERN_GLIBC, reason="needs glibc 2.33 or later")
+def test_a_python_that_is_not_position_independent_runs_on_glibc_too() -> None:
+    """Debian's: there the address of malloc is one of the program's own."""
+    package = Path(allocator.__file__).parents[2]
+    script = (
+        f"import sys; sys.path.insert(0, {str(package)!r}); import ctypes; "
+        "from oomguard.hook import allocator; print(allocator._name(ctypes.CDLL(None)))"
+    )
+    said = subprocess.run(
+        ["/usr/bin/python3", "-I", "-c", script], capture_output=True, text=True, check=True
+    )
+    assert said.stdout == "glibc\n"
