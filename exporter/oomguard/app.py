@@ -46,6 +46,8 @@ SLOWEST_INTERVAL: Final = 5.0
 BUDGET: Final = 500
 """A slow tick that cost t of CPU time is not repeated before 500·t has passed: a fifth of a percent of a core, so
 that with the fast lane an idle target costs less than half a percent."""
+ATTENTION: Final = 10.0
+"""Seconds after somebody has looked at the status for which it is kept fresh, whatever that costs."""
 HOOK_PATIENCE: Final = 0.8
 """Seconds a hook is given for a reading: less than a slow tick, so that a stalled one delays none."""
 HOOK_GRACE: Final = 10.0
@@ -79,6 +81,7 @@ class Sidecar:
         self._found_once = False
         self._oom_kills: int | None = None
         self._slow_seconds = 0.0
+        self._looked_at = -ATTENTION
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="slow")
         self._state = State(settings.target or socket.gethostname())
         self._store = Store()
@@ -95,7 +98,7 @@ class Sidecar:
         )
         self._view = SidecarView(
             settings, self._state, self._guardian, self._hooks, self._journal, self._counters, self._store,
-            slow_seconds=lambda: self._slow_seconds,
+            slow_seconds=lambda: self._slow_seconds, looked=self._looked,
         )  # fmt: skip
 
     # -- life ---------------------------------------------------------------------------------
@@ -303,9 +306,19 @@ class Sidecar:
                 break
             # CPU time, not the clock's: on a busy machine a tick takes much longer than it costs.
             spent = time.process_time() - began_cpu
-            pause = min(SLOWEST_INTERVAL, max(SLOW_INTERVAL, BUDGET * spent)) - (time.monotonic() - began)
+            interval = min(SLOWEST_INTERVAL, max(SLOW_INTERVAL, BUDGET * spent))
+            if began - self._looked_at < ATTENTION:
+                interval = SLOW_INTERVAL
+            pause = interval - (time.monotonic() - began)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), max(0.05, pause))
+
+    def _looked(self) -> None:
+        """Somebody reads the status or has the page open: what they see should be of now."""
+        self._looked_at = time.monotonic()
+        snapshot = self._state.snapshot
+        if snapshot is not None and self._looked_at - snapshot.at > SLOW_INTERVAL:
+            self._wake.set()
 
     async def _slow_tick(self) -> None:
         """Read everything once."""

@@ -39,6 +39,7 @@ class SidecarView:
         store: Store,
         *,
         slow_seconds: Callable[[], float],
+        looked: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._state = state
@@ -48,6 +49,7 @@ class SidecarView:
         self._counters = counters
         self._store = store
         self._slow_seconds = slow_seconds
+        self._looked = looked
         self._exporter = Exporter(self._scraped)
         # Counters that have not counted yet are 0, not unknown.
         for step in STEP_NAMES:
@@ -133,6 +135,7 @@ class SidecarView:
 
     def status(self, *, command_lines: bool) -> dict[str, Any]:
         """Body of /api/v1/status."""
+        self._looked()
         state, guardian = self._state, self._guardian
         broker, lane, level, snapshot = guardian.broker, guardian.lane, state.level, state.snapshot
         shown = told.snapshot_json(snapshot, command_lines=command_lines) if snapshot is not None else {}

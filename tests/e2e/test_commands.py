@@ -30,6 +30,7 @@ def running() -> Iterator[Running]:
         running.order("register")
         running.order("cache 100")
         running.until_guarding(hooks=1)
+        wait_for(lambda: running.status()["processes"][0]["rss"] > 100 << 20, "a look at the filled cache")
         yield running
 
 

@@ -287,7 +287,8 @@ def test_what_one_process_could_not_give_is_asked_of_the_next() -> None:
         running.order("hold 145")
         wait_for(lambda: any(record["event"] == "run_end" for record in running.journal()[before:]), "a run")
         trim = next(record for record in running.journal()[before:] if record.get("step") == "trim")
-    assert trim["event"] == "step_start"  # the first one's failure would have held it back for 10 s
+    # The first one's failure would have held it back for 10 s. So steep a climb may leave it no time.
+    assert trim.get("reason") != "cooldown"
 
 
 def test_restarts_end_at_their_cap_with_the_targets_code() -> None:
