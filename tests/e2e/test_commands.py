@@ -106,7 +106,7 @@ def test_status_for_people(running: Running) -> None:
         memory,
     )
     assert re.search(
-        rf"^main +{running.pid} +1\d\d\.\d MiB +\S+ MiB +\d+  .*obedient\.py$", done.stdout, re.MULTILINE
+        rf"^main +{running.pid} +1\d\d\.\d MiB +\S+ MiB +\d+  \S+.*$", done.stdout, re.MULTILINE
     )
     assert re.search(r"^hook +ok$", done.stdout, re.MULTILINE)
     assert "in registered caches: caches returns it" in done.stdout
