@@ -5,6 +5,7 @@
     OomguardError                 anything oomguard raises on purpose
     ├── UserError                 the user's mistake: one clear line, exit code 2
     │   └── ConfigError           one or more mistakes in the configuration, all reported at once
+    ├── PromqlError               an expression can't be parsed, is not supported, or can't be evaluated
     ├── TargetError               the guarded process can't be found, read or reached
     └── HookError                 a hook did not answer as the protocol says
 
@@ -44,6 +45,10 @@ class ConfigError(UserError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class PromqlError(OomguardError):
+    """An expression that can't be parsed, uses what is not supported, or fails on the series at hand."""
 
 
 class TargetError(OomguardError):

@@ -55,7 +55,10 @@ MEMORY_RATIO = _gauge("oomguard_memory_used_ratio", "oomguard.memory.utilization
 MEMORY_RATE = _gauge("oomguard_memory_growth_bytes_per_second", "oomguard.memory.growth", "By/s",
     "Growth of used memory over the last ticks; negative when it falls.")
 MEMORY_THRESHOLD = _gauge("oomguard_memory_threshold_bytes", "oomguard.memory.threshold", "By",
-    "The thresholds in force: high, critical, goal.", "threshold")
+    "The configured thresholds in bytes of this limit: high, critical, goal.", "threshold")
+MEMORY_THRESHOLD_RATIO = _gauge("oomguard_memory_threshold_ratio", "oomguard.memory.threshold_ratio", "1",
+    "The thresholds in force as parts of the limit: high, critical (both lowered by growth times lateness), goal.",
+    "threshold")
 
 # The limiting cgroup.
 CGROUP_USAGE = _gauge("oomguard_cgroup_memory_usage_bytes", "container.memory.usage", "By",
@@ -97,6 +100,9 @@ PROCESSES_STARTED = _counter("oomguard_processes_started_total", "oomguard.proce
     "Processes seen to come, since the sidecar began to look.")
 PROCESSES_EXITED = _counter("oomguard_processes_exited_total", "oomguard.processes.exited", "{process}",
     "Processes seen to go.")
+CHILD_EXITS = _counter("oomguard_child_exits_total", "oomguard.child.exits", "{process}",
+    "Children of the target's main process seen to go; reason oom_kill where the kernel's counter of OOM kills rose "
+    "in the same interval, else unknown.", "reason")
 PROCESS_RSS = _gauge("oomguard_process_resident_memory_bytes", "process.memory.usage", "By",
     "Resident memory (VmRSS).", "process")
 PROCESS_VMS = _gauge("oomguard_process_virtual_memory_bytes", "process.memory.virtual", "By",
@@ -146,10 +152,35 @@ CACHE_BYTES = _gauge("oomguard_cache_bytes", "oomguard.cache.memory", "By",
     "Size of a registered cache, as the application tells it; processes are summed.", "cache")
 CACHE_ENTRIES = _gauge("oomguard_cache_entries", "oomguard.cache.entries", "{entry}",
     "Entries of a registered cache; processes are summed.", "cache")
+EVENT_LOOP_LAG = _gauge("oomguard_event_loop_lag_seconds", "oomguard.event_loop.lag", "s",
+    "Longest that the event loop was late since the reading before.", "process")
+STREAMS_OPEN = _gauge("oomguard_streams_open", "oomguard.streams.open", "{stream}",
+    "Open streams (SSE responses, websockets and others that stay open).", "process")
+STREAMS_LIMIT = _gauge("oomguard_streams_limit", "oomguard.streams.limit", "{stream}",
+    "Streams above which new ones are turned away.", "process")
+STREAMS_OPENED = _counter("oomguard_streams_opened_total", "oomguard.streams.opened", "{stream}",
+    "Streams opened.", "process")
+STREAMS_CLOSED = _counter("oomguard_streams_closed_total", "oomguard.streams.closed", "{stream}",
+    "Streams closed, by reason: client, server, evicted, error.", "process", "reason")
+STREAMS_REJECTED = _counter("oomguard_streams_rejected_total", "oomguard.streams.rejected", "{stream}",
+    "Streams turned away because the limit was reached.", "process")
+STREAM_OLDEST = _gauge("oomguard_stream_oldest_age_seconds", "oomguard.stream.oldest_age", "s",
+    "Age of the stream that has been open longest.", "process")
+MODEL_STATE = _gauge("oomguard_model_state", "oomguard.model.state", "1",
+    "1 for the state that a model is in: unloaded, loading, loaded, unloading, failed; 0 for the others.",
+    "model", "state")
+MODEL_BYTES = _gauge("oomguard_model_bytes", "oomguard.model.memory", "By",
+    "Memory gained when the model was loaded; processes are summed.", "model")
+MODEL_IDLE = _gauge("oomguard_model_idle_seconds", "oomguard.model.idle", "s",
+    "Time since the model was last used.", "model")
+MODEL_LOADS = _counter("oomguard_model_loads_total", "oomguard.model.loads", "{load}",
+    "Times the model was loaded.", "model")
+NODE_HEAP_USED = _gauge("oomguard_node_heap_used_bytes", "v8js.memory.heap.used", "By",
+    "V8's used heap.", "process")
+NODE_HEAP_LIMIT = _gauge("oomguard_node_heap_limit_bytes", "v8js.memory.heap.limit", "By",
+    "V8's heap_size_limit: where a Node process dies.", "process")
 
 # What was done.
-ALERT_FIRING = _gauge("oomguard_alert_firing", "oomguard.alert.firing", "1",
-    "1 while the alert fires, else 0.", "alertname")
 RUNS = _counter("oomguard_cleanup_runs_total", "oomguard.cleanup.runs", "{run}",
     "Runs of the ladder by outcome.", "outcome")
 RUN_ACTIVE = _gauge("oomguard_cleanup_active", "oomguard.cleanup.active", "1",
@@ -162,6 +193,8 @@ STEP_SECONDS = _counter("oomguard_cleanup_step_seconds_total", "oomguard.cleanup
     "Time spent in steps.", "step")
 STEP_STALL = _counter("oomguard_cleanup_stall_seconds_total", "oomguard.cleanup.stall", "s",
     "How long steps held the target's threads.", "step")
+ADMIN_REQUESTS = _counter("oomguard_admin_requests_total", "oomguard.admin.requests", "{request}",
+    "Orders and payloads that came to /admin, by what became of them.", "outcome")
 REACTION = _gauge("oomguard_cleanup_last_reaction_seconds", "oomguard.cleanup.reaction", "s",
     "From the tick that saw the threshold crossed to the order's going out, in the last run.")
 TARGET_UP = _gauge("oomguard_target_up", "oomguard.target.up", "1",
@@ -198,6 +231,31 @@ STORE_SERIES = _own("oomguard_store_series", "oomguard.store.series", GAUGE, "{s
     "Series held in memory.")
 STORE_REFUSED = _own("oomguard_store_refused_series_total", "oomguard.store.refused", COUNTER, "{series}",
     "New series refused because the store was full.")
+RULE_EVALUATIONS = _own("oomguard_rule_evaluations_total", "oomguard.rule.evaluations", COUNTER, "{evaluation}",
+    "Evaluations of rules, by lane: fast (at fast ticks), live (every 250 ms), all (at slow ticks).", "lane")
+RULE_SECONDS = _own("oomguard_rule_evaluation_seconds_total", "oomguard.rule.evaluation_time", COUNTER, "s",
+    "Time spent in evaluating rules.", "lane")
+RULE_FAILURES = _own("oomguard_rule_evaluation_failures_total", "oomguard.rule.failures", COUNTER, "{evaluation}",
+    "Evaluations that failed, by rule.", "rule")
+NOTIFICATIONS = _own("oomguard_notifications_total", "oomguard.notifications", COUNTER, "{notification}",
+    "Notifications by receiver and outcome: delivered, rejected (4xx), dropped (queue full, or too old); "
+    "each attempt that is tried again counts as retried.", "receiver", "outcome")
+NOTIFICATION_QUEUE = _own("oomguard_notification_queue_length", "oomguard.notification.queue", GAUGE,
+    "{notification}", "Notifications that wait to be delivered.")
+SILENCES = _own("oomguard_silences", "oomguard.silences", GAUGE, "{silence}",
+    "Silences by state: active, pending, expired.", "state")
+PAUSED = _own("oomguard_paused", "oomguard.paused", GAUGE, "1",
+    "1 while automatic actions are paused (oomguard pause), else 0.")
+CONFIG_RELOAD = _own("oomguard_config_last_reload_success", "oomguard.config.last_reload_success", GAUGE, "1",
+    "1 if configuration, rules and routes could be read the last time, 0 while older ones go on.")
+CONFIG_RELOAD_TIME = _own("oomguard_config_last_reload_success_timestamp_seconds",
+    "oomguard.config.last_reload_success_time", GAUGE, "s",
+    "When configuration, rules and routes were last read with success, in Unix seconds.")
+ALERTS = _own("ALERTS", "oomguard.alerts", GAUGE, "1",
+    "1 for each alert that is pending or firing, with its labels, as Prometheus has it; engine=oomguard keeps it "
+    "apart from those that a scraping Prometheus computes by itself.", "alertname", "alertstate", "engine")
+ALERTS_FOR_STATE = _own("ALERTS_FOR_STATE", "oomguard.alerts.for_state", GAUGE, "s",
+    "Since when an alert has been active, in Unix seconds, with its labels.", "alertname", "engine")
 OWN_RSS = _own("process_resident_memory_bytes", "oomguard.sidecar.memory", GAUGE, "By",
     "Resident memory of the sidecar.")
 OWN_VMS = _own("process_virtual_memory_bytes", "oomguard.sidecar.virtual", GAUGE, "By",
@@ -210,6 +268,9 @@ OWN_START = _own("process_start_time_seconds", "oomguard.sidecar.start_time", GA
     "Start time of the sidecar, in Unix seconds.")
 
 # fmt: on
+
+FAST = (MEMORY_USED, MEMORY_LIMIT, MEMORY_RATIO, MEMORY_RATE, MEMORY_THRESHOLD_RATIO)
+"""What the fast lane refreshes: rules that read nothing else run at every fast tick."""
 
 TABLE: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 BY_NAME = {metric.name: metric for metric in TABLE}

@@ -365,6 +365,39 @@ class Snapshot:
         return Reading(Status.OK, True, seconds=seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One alert as routes and receivers see it, whichever engine made it."""
+
+    labels: Mapping[str, str]
+    """``alertname`` among them."""
+    annotations: Mapping[str, str]
+    starts_at: float
+    """Unix seconds at which it began to fire."""
+    ends_at: float | None = None
+    """Unix seconds at which it was resolved; None while it fires."""
+    generator_url: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its ``alertname``."""
+        return self.labels.get("alertname", "")
+
+    @property
+    def fingerprint(self) -> str:
+        """Its identity: 16 hexadecimal digits of the labels, as Alertmanager computes it."""
+        return fingerprint(self.labels)
+
+
+def fingerprint(labels: Mapping[str, str]) -> str:
+    """FNV-1a (64 bits) over the sorted labels (prometheus/common, model/signature.go, labelSetToFingerprint)."""
+    value = 0xCBF29CE484222325
+    for name in sorted(labels):
+        for byte in (*name.encode(), 0xFF, *labels[name].encode(), 0xFF):
+            value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return f"{value:016x}"
+
+
 class StepOutcome(enum.Enum):
     """What a step of the ladder came to."""
 

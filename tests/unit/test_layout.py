@@ -11,8 +11,9 @@ PACKAGE = Path(__file__).parents[2] / "exporter" / "oomguard"
 # of its own.
 LAYERS = (
     {"errors", "model", "metrics", "sizes"},
+    {"promql", "documents"},
     {"log", "config", "counters", "journal", "store", "runtime"},
-    {"sources"},
+    {"sources", "rules", "routes"},
     {"sampler", "policy", "state", "attach", "inject"},
     {"collect", "level", "actions", "export"},
     {"broker"},
