@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from time import monotonic
 
 from oomguard import __version__
 from oomguard.hook import protocol, unpatched
@@ -18,6 +19,9 @@ from oomguard.hook.steps import Steps
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from oomguard.hook.admin.endpoint import Endpoint
 
 _FORK_DELAY = 0.05
 """Seconds. A child that only forks to exec is gone by then and leaves no trace at the sidecar."""
@@ -25,12 +29,14 @@ _PARK = 0.1
 """Seconds that a fork waits for the hook's thread; it goes on without it while a longer step is under way."""
 _EXIT = 0.05
 """Seconds that the end of the process waits for it."""
+_BUSY = 0.1
+"""Seconds that a caller of /admin/memory waits for a step to end before it gets the last reading."""
 
 
 class Guard:
-    """One for a process. None of its methods blocks, and only `cache` raises, at once, for a wrong argument.
+    """One for a process. None of its methods blocks; `cache` and the mounts raise, at once, for a wrong argument.
 
-    Works without a sidecar as well: caches are registered, and nobody asks.
+    Works without a sidecar as well: caches are registered, and only the mounts ask.
     """
 
     def __init__(self) -> None:
@@ -41,6 +47,11 @@ class Guard:
         self._steps: Steps | None = None
         self._link: Link | None = None
         self._environ: Mapping[str, str] = {}
+        self._admin: Endpoint | None = None
+        self._work = unpatched.allocate_lock()
+        """Held for a reading or a step: the sidecar and /admin may ask at the same time, the allocator not."""
+        self._last: tuple[float, dict[str, object]] | None = None
+        """The last reading, and when it was taken (monotonic)."""
         self._forked = False
         self._shared_heap = False
         self._begun = False
@@ -66,8 +77,49 @@ class Guard:
         """
         self._caches.register(name, clear, size, entries)
 
+    def asgi(self, app: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap an ASGI application: GET /admin/memory and POST /admin/cleanup are answered in front of it.
+
+        Everything else is passed through. Also fits where a class of middleware is expected
+        (`app.add_middleware(guard.asgi)`). The caller needs a token (docs/admin.md); ``OOMGUARD_HOOK=0`` returns
+        the application as it is. Raises TypeError for what is no application.
+        """
+        _check_callable(app)
+        endpoint = self._endpoint()
+        if endpoint is None:
+            return app
+        from oomguard.hook.admin import asgi  # noqa: PLC0415 (it needs asyncio, which only its users have loaded)
+
+        return asgi.mount(app, endpoint)
+
+    def wsgi(self, app: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap a WSGI application; otherwise as `asgi`."""
+        _check_callable(app)
+        endpoint = self._endpoint()
+        if endpoint is None:
+            return app
+        from oomguard.hook.admin import wsgi  # noqa: PLC0415 (as above)
+
+        return wsgi.mount(app, endpoint)
+
+    def aiohttp(self, app: Any) -> None:
+        """Add the same, as its first middleware, to an `aiohttp.web.Application` that does not run yet.
+
+        Raises TypeError for what is none, RuntimeError for one that runs.
+        """
+        if not hasattr(app, "middlewares") or not hasattr(app, "frozen"):
+            raise TypeError(f"an aiohttp.web.Application is needed, not {type(app).__name__}")
+        endpoint = self._endpoint()
+        if endpoint is not None:
+            from oomguard.hook.admin import aiohttp  # noqa: PLC0415 (as above)
+
+            aiohttp.mount(app, endpoint)
+
     def stop(self) -> None:
-        """End the thread and the connection, here and in children yet to come; `start()` begins again."""
+        """End the thread and the connection, here and in children yet to come; `start()` begins again.
+
+        What is mounted stays: the application has it in its hands.
+        """
         self._begun = False
         self._state = ("stopped", "")
         link = self._link
@@ -108,17 +160,21 @@ class Guard:
             self._state = ("off", "OOMGUARD_RUNTIME_DIR is not set: no sidecar")
             return
         self._environ = dict(environ)
-        if not self._registered:
-            self._registered = True
-            os.register_at_fork(
-                before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._in_child
-            )
-            atexit.register(self._at_exit)
+        self._register()
         self._begun = True
         if here:
             self._connect(delay=0.0)
 
-    def _connect(self, delay: float) -> None:
+    def _register(self) -> None:
+        if self._registered:
+            return
+        self._registered = True
+        os.register_at_fork(
+            before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._in_child
+        )
+        atexit.register(self._at_exit)
+
+    def _equip(self) -> None:
         """Everything that a thread needs is made here, in the host's thread, before there is one."""
         self._statm.open()
         if self._allocator is None:
@@ -126,6 +182,9 @@ class Guard:
             self._allocator.reading()  # the slack before the application has allocated anything
         self._steps = Steps(self._caches, self._watch, self._allocator, shared_heap=self._shared_heap)
         self._watch.install()
+
+    def _connect(self, delay: float) -> None:
+        self._equip()
         self._link = Link(self._environ["OOMGUARD_RUNTIME_DIR"], self._hello(), self._answer, delay)
         self._link.start()
 
@@ -145,13 +204,18 @@ class Guard:
         }
 
     def _answer(self, question: dict[str, object]) -> dict[str, object]:
-        assert self._steps is not None
         ask = question["ask"]
         if ask == "reading":
-            return {"reading": self._reading()}
+            with self._work:
+                return {"reading": self._reading()}
         if ask == "step":
-            return {"step": self._steps.run(question)}
+            return {"step": self._step(question)}
         return {"error": f"unknown ask {str(ask)[:40]!r}"}
+
+    def _step(self, question: dict[str, object]) -> dict[str, object]:
+        assert self._steps is not None
+        with self._work:
+            return self._steps.run(question)
 
     def _reading(self) -> dict[str, object]:
         assert self._allocator is not None
@@ -162,7 +226,40 @@ class Guard:
         }
         if self._caches.warnings:
             reading["warnings"] = list(self._caches.warnings)
+        self._last = (monotonic(), reading)
         return reading
+
+    # -- what callers from outside are told
+
+    def _endpoint(self) -> Endpoint | None:
+        """Make what the mounts serve, once; None where the hook is turned off, or that failed (see `status`)."""
+        try:
+            if os.environ.get("OOMGUARD_HOOK") == "0":
+                return None
+            if self._admin is None:
+                from oomguard.hook.admin.endpoint import Endpoint  # noqa: PLC0415 (only those who mount pay for it)
+
+                self._register()
+                if self._steps is None:
+                    self._equip()
+                # The environment itself: what the application puts into it later (python-dotenv) counts too.
+                self._admin = Endpoint(os.environ, lambda step: self._step({"step": step}), self._read)
+        except Exception as error:  # noqa: BLE001 (the host must start, whatever happens)
+            self._caches.warnings.append(f"/admin is not mounted: {type(error).__name__}: {error}"[:200])
+        return self._admin
+
+    def _read(self) -> tuple[dict[str, object], float | None]:
+        """Take a reading, or return the last one and its age in seconds while a step is under way."""
+        work = self._work  # a callback that forks gets another one in the child
+        if work.acquire(True, _BUSY):
+            try:
+                return self._reading(), 0.0
+            finally:
+                work.release()
+        if self._last is None:
+            return {}, None
+        taken, reading = self._last
+        return reading, monotonic() - taken
 
     # -- the life of the process; none of these may raise: Python would print it in the host's name
 
@@ -183,6 +280,7 @@ class Guard:
     def _in_child(self) -> None:
         try:
             self._starting = unpatched.allocate_lock()  # its holder may not have come along
+            self._work = unpatched.allocate_lock()
             if self._link is not None:
                 self._link.abandon()
                 self._link = None
@@ -191,6 +289,9 @@ class Guard:
             # Asked now: what the child allocates later would make the frozen part look small.
             self._shared_heap = not mostly_frozen()
             self._watch.forked()
+            if self._admin is not None:
+                self._admin.forked()
+                self._equip()
             if self._begun:
                 self._connect(delay=_FORK_DELAY)
         except BaseException as error:  # noqa: BLE001 (a second Ctrl-C, too, would be printed by the interpreter)
@@ -203,6 +304,11 @@ class Guard:
             self._watch.remove()
         except BaseException as error:  # noqa: BLE001 (a second Ctrl-C, too, would be printed by the interpreter)
             self._state = ("failed", str(error))
+
+
+def _check_callable(app: object) -> None:
+    if not callable(app):
+        raise TypeError(f"an application is needed, which can be called, not {type(app).__name__}")
 
 
 def _guarded(read: Callable[[], dict[str, object]]) -> dict[str, object]:

@@ -1,0 +1,189 @@
+"""What a body asks for: an Alertmanager webhook payload of version 4, or ``{"steps": […], "goal": …}``.
+
+The payload's fields are those of Alertmanager's documentation ("webhook_config") and of its
+notify/webhook/webhook.go; unknown ones are accepted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NoReturn
+
+from oomguard.hook.admin.size import Goal, parse_goal
+
+STEPS = ("caches", "gc", "trim")
+"""The steps that this hook has, in the order in which they are taken."""
+LADDER = (*STEPS, "streams", "models", "shed", "restart")
+"""The steps that there are: one that only the sidecar has is answered as unsupported, not refused."""
+ACTIONS = ("cleanup", "unload", "restart", "notify")
+_VERSION = "4"
+_ALL = "all"
+_EXAMPLE = '{"steps": ["caches", "gc"], "goal": 0.7}'
+_SHOWN = 60
+_DEEPEST = 64
+_TEXTS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+"""Texts of JSON, the last one whether it ends or not: so a search never goes back, and stays linear."""
+_NESTING = re.compile(r"[][{}]")
+
+
+class RefusedError(ValueError):
+    """The body is answered with an error, and nothing is done; `status` is HTTP's."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Stop(Enum):
+    """Where the steps end, when the body names no goal."""
+
+    AFTER_ALL = "after_all"
+    """A person asked for steps."""
+    AT_DEFAULT = "at_default"
+    """An alert did: at the goal of the sidecar's own cleanups."""
+
+
+class Heard(Enum):
+    """What became of an alert."""
+
+    ORDERED = "ordered"
+    RESOLVED = "resolved"
+    OTHER_TARGET = "other_target"
+    OTHER_ACTION = "other_action"
+    """Its action is not a cleanup: nothing that this hook takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Steps and where they may stop; without steps nothing is to be done."""
+
+    steps: frozenset[str]
+    goals: frozenset[Goal | Stop]
+    alerts: Mapping[Heard, int] | None = field(default=None)
+    """How many alerts of a payload became what; None for the short form."""
+
+
+def parse(body: bytes, target: str) -> Order:
+    """Read a body; an empty one asks for every step. `target` is ours, empty where it is not known.
+
+    Raises RefusedError.
+    """
+    try:
+        text = body.decode() or "{}"
+        if _too_deep(text):
+            _refuse(400, f"the body is nested more than {_DEEPEST} deep")
+        given = json.loads(text)
+    except RefusedError:
+        raise
+    except (ValueError, RecursionError):
+        _refuse(400, f"the body is not JSON; send an Alertmanager payload or for example {_EXAMPLE}")
+    if not isinstance(given, dict):
+        _refuse(400, f"the body is {_kind(given)}; send an Alertmanager payload or for example {_EXAMPLE}")
+    if "alerts" in given or "version" in given:
+        return _payload(given, target)
+    return _short(given)
+
+
+def _too_deep(text: str) -> bool:
+    """Whether lists and objects stand in one another beyond reason.
+
+    Asked before the parser is: CPython 3.12 and 3.13 let it recurse 10,000 deep whatever the stack, and the
+    thread that this runs in has 1 MB of it.
+    """
+    depth = 0
+    for bracket in _NESTING.findall(_TEXTS.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        if depth > _DEEPEST:
+            return True
+    return False
+
+
+def _short(given: dict[str, Any]) -> Order:
+    steps, goal = given.get("steps"), given.get("goal")
+    if steps is not None and not (isinstance(steps, list) and all(isinstance(step, str) for step in steps)):
+        _refuse(400, f"steps is {_show(steps)}; send a list of names, for example {_EXAMPLE}")
+    return Order(_known(STEPS if steps is None else steps), frozenset([_goal(goal, Stop.AFTER_ALL)]))
+
+
+def _payload(given: dict[str, Any], target: str) -> Order:
+    version, alerts = given.get("version"), given.get("alerts")
+    if version != _VERSION:
+        _refuse(400, f'version is {_show(version)}; only Alertmanager\'s payload version "4" is understood')
+    if not isinstance(alerts, list):
+        _refuse(400, f"alerts is {_kind(alerts)}; it must be a list of objects")
+    steps: set[str] = set()
+    goals: set[Goal | Stop] = set()
+    heard: Counter[Heard] = Counter()
+    for place, alert in enumerate(alerts):
+        status, labels = _alert(alert, f"alerts[{place}]")
+        action = labels.get("action", "cleanup")
+        if action not in ACTIONS:
+            _refuse(422, f"alerts[{place}]: unknown action {_show(action)}; there are {', '.join(ACTIONS)}")
+        ordered = _named(labels.get("steps", _ALL))
+        goal = _goal(labels.get("goal"), Stop.AT_DEFAULT)
+        if status == "resolved":
+            heard[Heard.RESOLVED] += 1
+        elif target and labels.get("target", target) != target:
+            heard[Heard.OTHER_TARGET] += 1
+        elif action != "cleanup":
+            heard[Heard.OTHER_ACTION] += 1
+        else:
+            heard[Heard.ORDERED] += 1
+            steps |= ordered
+            goals.add(goal)
+    return Order(frozenset(steps), frozenset(goals), {what: heard[what] for what in Heard})
+
+
+def _alert(alert: object, place: str) -> tuple[str, dict[str, str]]:
+    """Status and labels of one alert."""
+    if not isinstance(alert, dict):
+        _refuse(400, f"{place} is {_kind(alert)}; it must be an object")
+    status, labels = alert.get("status"), alert.get("labels")
+    if status not in ("firing", "resolved"):
+        _refuse(400, f'{place}: status is {_show(status)}; it must be "firing" or "resolved"')
+    if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
+        _refuse(400, f"{place}: labels is {_show(labels)}; it must be an object of texts")
+    return status, labels
+
+
+def _named(label: str) -> frozenset[str]:
+    """Steps of a label: ``caches,gc`` or ``all``."""
+    names = [name.strip() for name in label.split(",")]
+    return _known(STEPS if names == [_ALL] else names)
+
+
+def _known(names: tuple[str, ...] | list[str]) -> frozenset[str]:
+    unknown = next((name for name in names if name not in LADDER), None)
+    if unknown is not None:
+        _refuse(422, f"unknown step {_show(unknown)}; there are {', '.join(LADDER)}")
+    return frozenset(names)
+
+
+def _goal(given: object, otherwise: Stop) -> Goal | Stop:
+    if given is None:
+        return otherwise
+    if isinstance(given, bool) or not isinstance(given, int | float | str):
+        _refuse(400, f"goal is {_kind(given)}; send a ratio, a percentage or a size")
+    try:
+        return parse_goal(given)
+    except ValueError as error:
+        _refuse(422, str(error))
+
+
+def _kind(value: object) -> str:
+    kinds = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "missing"}
+    return kinds.get(type(value), "a number")
+
+
+def _show(value: object) -> str:
+    text = json.dumps(value) if isinstance(value, str | int | float | None) else _kind(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _refuse(status: int, text: str) -> NoReturn:
+    raise RefusedError(status, text) from None
