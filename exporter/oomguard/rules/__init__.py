@@ -1,0 +1,1 @@
+"""Prometheus' rule files, read and evaluated here: files → rule → engine → alerts."""
