@@ -41,18 +41,6 @@ from oomguard.store import Store
 from oomguard.view import SidecarView
 from oomguard.web import server
 
-SLOW_INTERVAL: Final = 1.0
-SLOWEST_INTERVAL: Final = 5.0
-BUDGET: Final = 500
-"""A slow tick that cost t of CPU time is not repeated before 500·t has passed: a fifth of a percent of a core, so
-that with the fast lane an idle target costs less than half a percent."""
-ATTENTION: Final = 10.0
-"""Seconds after somebody has looked at the status for which it is kept fresh, whatever that costs."""
-HOOK_PATIENCE: Final = 0.8
-"""Seconds a hook is given for a reading: less than a slow tick, so that a stalled one delays none."""
-HOOK_GRACE: Final = 10.0
-"""Seconds after a target's start before its missing hook is mentioned."""
-
 
 class Sidecar:
     """One sidecar, of a supervisor (`control_fd`, `ready_fd`) or on its own (`follower`)."""
@@ -75,13 +63,8 @@ class Sidecar:
         self._proc = proc
         self._adopted_by = os.getppid() if control_fd is not None else None
         self._stop = asyncio.Event()
-        self._wake = asyncio.Event()
         self._failure: UserError | None = None
-        self._said_no_hook = False
         self._found_once = False
-        self._oom_kills: int | None = None
-        self._slow_seconds = 0.0
-        self._looked_at = -ATTENTION
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="slow")
         self._state = State(settings.target or socket.gethostname())
         self._store = Store()
@@ -109,7 +92,7 @@ class Sidecar:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         runner = await self._open()
-        slow = loop.create_task(self._slow_lane())
+        slow = loop.create_task(self._slow.run(self._stop))
         self._guardian.lane.start()
         if self._ready_fd is not None:
             os.write(self._ready_fd, b"ready\n")
@@ -118,7 +101,7 @@ class Sidecar:
         gc.freeze()  # what start-up left is there to stay: no later collection has to walk it
         await self._stop.wait()
         self._guardian.lane.stop()
-        self._wake.set()
+        self._slow.wake()
         await slow
         await self._guardian.broker.close()
         self._journal.write("sidecar_stop", pid=os.getpid())
@@ -227,12 +210,34 @@ class Sidecar:
 
     # -- the target ---------------------------------------------------------------------------
 
+    def _first_level(self) -> None:
+        level, root = self._state.level, self._state.root
+        if level is None or root is None:
+            return
+        LOGGER.info(
+            "guarding",
+            extra=fields(
+                pid=root.pid,
+                limit=format_size(level.limit),
+                origin=level.origin.value,
+                used=format_size(level.used),
+                counted=level.kind.value,
+                oom_score_adj=oom_score_adj(self._proc, root.pid),
+                **self._guardian.sizes(),
+            ),
+        )
+        if self._follower is not None and level.used > level.limit and level.origin is LimitOrigin.CONFIGURED:
+            self._failure = UserError(
+                f"--limit {format_size(level.limit)} lies below the {format_size(level.used)} that process "
+                f"{root.pid} uses already; give a larger limit"
+            )
+            self._stop.set()
+
     def _target_started(self, root: ProcessId) -> None:
         self._found_once = True
         self._state.root = root
         self._state.root_since = time.monotonic()
-        self._said_no_hook = False
-        self._oom_kills = None
+        self._slow.target_started()
         known = self._journal.latest.get("target_start", {})
         if (known.get("pid"), known.get("start_ticks")) != (root.pid, root.start_ticks):
             self._journal.write("target_start", pid=root.pid, start_ticks=root.start_ticks)
@@ -240,18 +245,18 @@ class Sidecar:
             # What was learned of one process says nothing of the next.
             self._guardian.broker.restraint = Restraint()
         LOGGER.info("target found", extra=fields(pid=root.pid))
-        self._wake.set()
+        self._slow.wake()
 
     def _target_ended(self, code: int | None = None) -> None:
         root = self._state.root
         if root is None:
             return
-        self._notice_kills(self._collector.last_events())
+        self._slow.notice_kills(self._collector.last_events())
         self._journal.write("target_exit", pid=root.pid, code=code)
         LOGGER.info("target ended", extra=fields(pid=root.pid, code=code))
         self._state.root = None
         self._state.level = None
-        self._wake.set()
+        self._slow.wake()
 
     def _sync_soon(self, descriptor: int) -> None:
         """Have the journal synced; a sync that waits its turn covers all records before it."""
@@ -290,125 +295,6 @@ class Sidecar:
                 self._target_ended()
             if found is not None:
                 self._target_started(found)
-
-    # -- the slow lane ------------------------------------------------------------------------
-
-    async def _slow_lane(self) -> None:
-        # Told to end by a flag: before Python 3.12 wait_for may swallow a cancellation (python/cpython#86296).
-        while not self._stop.is_set():
-            began, began_cpu = time.monotonic(), time.process_time()
-            self._wake.clear()
-            try:
-                await self._slow_tick()
-            except Exception:  # noqa: BLE001 - whatever fails once, the next tick comes
-                LOGGER.exception("slow tick failed")
-            if self._stop.is_set():
-                break
-            # CPU time, not the clock's: on a busy machine a tick takes much longer than it costs.
-            spent = time.process_time() - began_cpu
-            interval = min(SLOWEST_INTERVAL, max(SLOW_INTERVAL, BUDGET * spent))
-            if began - self._looked_at < ATTENTION:
-                interval = SLOW_INTERVAL
-            pause = interval - (time.monotonic() - began)
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(0.05, pause))
-
-    def _looked(self) -> None:
-        """Somebody reads the status or has the page open: what they see should be of now."""
-        self._looked_at = time.monotonic()
-        snapshot = self._state.snapshot
-        if snapshot is not None and self._looked_at - snapshot.at > SLOW_INTERVAL:
-            self._wake.set()
-
-    async def _slow_tick(self) -> None:
-        """Read everything once."""
-        state = self._state
-        if self._follower is not None:
-            await self._follow(self._follower)
-        root = state.root
-        collected = await asyncio.get_running_loop().run_in_executor(
-            self._worker, self._collector.collect, root
-        )
-        if root is not state.root:
-            self._wake.set()  # another target meanwhile: what was read is of the old one
-            return
-        tree = collected.tree.value
-        processes = tree.processes if tree is not None else ()
-        self._reader.update(collected.cgroup, collected.source, collected.machine.value, processes)
-        snapshot = Snapshot(
-            at=time.monotonic(),
-            time=time.time(),
-            target=state.target,
-            tree=collected.tree,
-            cgroup=collected.cgroup,
-            events=collected.events,
-            pressure=collected.pressure,
-            throttling=collected.throttling,
-            machine=collected.machine,
-            hooks=Reading(Status.ABSENT, reason="not asked yet"),
-            own=collected.own,
-        )
-        if tree is not None and state.level is None:
-            state.snapshot = snapshot  # the first tick names processes and sizes, too
-            self._guardian.lane.hurry()
-            self._first_level()
-        slots = {process.sample.id.pid: process.slot for process in processes}
-        hooks = await self._hooks.read_all(slots, HOOK_PATIENCE)
-        state.snapshot = dataclasses.replace(snapshot, hooks=hooks)
-        self._slow_seconds = collected.seconds
-        self._counters.add(m.TICKS, "slow")
-        self._notice(collected)
-        self._store.write(state.snapshot.time, self._view.slot())
-
-    def _first_level(self) -> None:
-        level, root = self._state.level, self._state.root
-        if level is None or root is None:
-            return
-        LOGGER.info(
-            "guarding",
-            extra=fields(
-                pid=root.pid,
-                limit=format_size(level.limit),
-                origin=level.origin.value,
-                used=format_size(level.used),
-                counted=level.kind.value,
-                oom_score_adj=oom_score_adj(self._proc, root.pid),
-                **self._guardian.sizes(),
-            ),
-        )
-        if self._follower is not None and level.used > level.limit and level.origin is LimitOrigin.CONFIGURED:
-            self._failure = UserError(
-                f"--limit {format_size(level.limit)} lies below the {format_size(level.used)} that process "
-                f"{root.pid} uses already; give a larger limit"
-            )
-            self._stop.set()
-
-    def _notice_kills(self, events: Reading[CgroupEvents]) -> None:
-        kills = events.value.oom_kill if events.value is not None else None
-        if kills is None:
-            return
-        new = kills - self._oom_kills if self._oom_kills is not None else 0
-        if new > 0:
-            self._journal.write("oom_kill", count=new)
-            LOGGER.error("the kernel's OOM killer struck in the target's cgroup", extra=fields(kills=new))
-        self._oom_kills = kills
-
-    def _notice(self, collected: Collected) -> None:
-        """What a slow tick shows that someone should be told."""
-        self._notice_kills(collected.events)
-        root = self._state.root
-        waited = time.monotonic() - self._state.root_since
-        if root is not None and not self._said_no_hook and waited > HOOK_GRACE:
-            self._said_no_hook = True
-            if not self._hooks.connected:
-                LOGGER.warning(
-                    "no hook has connected: memory is watched, caches, gc and trim can't be had",
-                    extra=fields(
-                        reason=no_hook_cause(
-                            self._proc, root.pid, watched=self._runtime.variable if self._follower else ""
-                        )
-                    ),
-                )
 
 
 def _sync(descriptor: int) -> None:

@@ -20,8 +20,9 @@ from oomguard.journal import Journal, number
 from oomguard.log import LOGGER, fields
 from oomguard.metrics import RUNS
 from oomguard.model import Level, RunOutcome, StepOutcome, StepReport
-from oomguard.policy import Wish
 from oomguard.sizes import megabytes
+from oomguard.thresholds import Thresholds
+from oomguard.wishes import Wish
 
 RISE: Final = 0.05
 """Part of the limit by which memory must exceed what a run (or a step) left before it is tried again."""
@@ -153,40 +154,46 @@ class Broker:
         for outcome in RunOutcome:
             counters.add(RUNS, outcome.value, by=0)
 
-    def consider(self, wishes: Sequence[Wish], level: Level, *, goal: int, critical: int) -> Run | None:
-        """Follow the wishes that fire at this level: start a run, or join the one under way.
+    def consider(self, wishes: Sequence[Wish], level: Level, thresholds: Thresholds) -> Run | None:
+        """Follow the wishes that stand at this level: start a run, or join the one under way.
 
-        `goal` and `critical` are bytes under the limit in force. Returns the run that serves them, None when
-        nothing needs doing or restraint holds it back (`held` says why). Called on the event loop.
+        `thresholds` are those in force. Returns the run that serves them, None when nothing needs doing or
+        restraint holds it back (`held` says why). Called on the event loop.
         """
         self.restraint.fell(level.used)
         if not wishes:
             self.held = ""
-            if level.used <= goal:
+            if level.used <= thresholds.goal:
                 self.restraint.relax()
             return None
         alerts = tuple(wish.alertname for wish in wishes)
-        steps = frozenset(step for wish in wishes for step in wish.steps)
-        goal = min(wish.goal for wish in wishes)
+        wanted = _wanted(wishes, level, thresholds.goal)
         if self.active is not None:
-            self.active.join(alerts, steps, goal)
+            self.active.join(alerts, wanted)
             return self.active
-        if level.used <= goal:
+        if not wanted:
             self.held = "not_needed"
             return None
-        self.held = self.restraint.holds(steps, level, critical)
-        if not self.held and all(self.restraint.holds_step(step, level) for step in steps):
+        self.held = self.restraint.holds(frozenset(wanted), level, thresholds.critical)
+        if not self.held and all(self.restraint.holds_step(step, level) for step in wanted):
             self.held = "cooldown"
         if self.held:
             return None
-        return self._start(alerts, steps, goal, level, min(wish.threshold for wish in wishes))
+        threshold = thresholds.high if level.used >= thresholds.high else None
+        return self._start(Run(self.take_id(), alerts, wanted, level), threshold)
 
-    def order(self, alertname: str, steps: Sequence[str], goal: int, level: Level) -> Run:
-        """A person's order: nothing that was learned holds it back."""
+    def order(self, alertname: str, steps: Sequence[str], goal: int | None, level: Level) -> Run:
+        """A person's order: nothing that was learned holds it back. Without a goal every step is taken."""
+        wanted = dict.fromkeys(steps, goal)
         if self.active is not None:
-            self.active.join((alertname,), frozenset(steps), goal)
+            self.active.join((alertname,), wanted)
             return self.active
-        return self._start((alertname,), frozenset(steps), goal, level, None)
+        return self._start(Run(self.take_id(), (alertname,), wanted, level, manual=True), None)
+
+    def take_id(self) -> int:
+        """The next id of a run or of a request; they go on across sidecars."""
+        self._next_id += 1
+        return self._next_id - 1
 
     async def finished(self) -> None:
         """Wait for the run under way, if there is one."""
@@ -199,23 +206,19 @@ class Broker:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def _start(
-        self, alerts: tuple[str, ...], steps: frozenset[str], goal: int, level: Level, threshold: int | None
-    ) -> Run:
-        """Start a run; `threshold` is what memory has passed, None where a person asks."""
-        run = Run(self._next_id, alerts, steps, goal, level, manual=threshold is None)
-        self._next_id += 1
+    def _start(self, run: Run, threshold: int | None) -> Run:
+        """Start a run; `threshold` is what memory has passed, None where that is not why."""
         self.active = run
         self._journal.write(
             "run_start",
             run=run.id,
-            alerts=list(alerts),
-            steps=[name for name in self._steps if name in steps],
-            used=level.used,
-            limit=level.limit,
+            alerts=list(run.alerts),
+            steps=[name for name in self._steps if name in run.wanted],
+            used=run.level.used,
+            limit=run.level.limit,
             threshold=threshold,
-            goal=goal,
-            rate=round(level.rate),
+            goal=run.goal,
+            rate=round(run.level.rate),
         )
         self._task = asyncio.get_running_loop().create_task(self._execute(run))
         return run
@@ -250,7 +253,8 @@ class Broker:
             floor=self.restraint.floor,
             failures=self.restraint.failures,
         )
-        say = LOGGER.info if outcome in (RunOutcome.GOAL_REACHED, RunOutcome.NOT_NEEDED) else LOGGER.warning
+        missed = outcome in (RunOutcome.GOAL_NOT_REACHED, RunOutcome.INTERRUPTED)
+        say = LOGGER.warning if missed else LOGGER.info
         say(
             f"cleanup {outcome.value.replace('_', ' ')}",
             extra=fields(
@@ -258,7 +262,7 @@ class Broker:
                 alerts=",".join(run.alerts),
                 used_before=megabytes(run.level.used),
                 used_after=None if used is None else megabytes(used),
-                goal=megabytes(run.goal),
+                goal=None if run.goal is None else megabytes(run.goal),
                 steps=",".join(
                     f"{report.step}:{report.reason or report.outcome.value}" for report in run.reports
                 )
@@ -277,9 +281,10 @@ class Broker:
         """Go on where the journal ends: ids, the floor, and a run that its sidecar did not live to end."""
         open_run: Mapping[str, object] | None = None
         for record in past:
-            run = number(record, "run")
-            if run is not None:
-                self._next_id = max(self._next_id, int(run) + 1)
+            for name in ("run", "id"):
+                known = number(record, name)
+                if known is not None:
+                    self._next_id = max(self._next_id, int(known) + 1)
             if record.get("event") == "run_start":
                 open_run = record
             elif record.get("event") == "run_end":
@@ -293,3 +298,13 @@ class Broker:
                 )
         if open_run is not None:
             self._journal.write("run_end", run=open_run.get("run"), outcome=RunOutcome.INTERRUPTED.value)
+
+
+def _wanted(wishes: Sequence[Wish], level: Level, goal: int) -> dict[str, int | None]:
+    """Each step that is wished for at this level, with the lowest goal that a wish has for it."""
+    wanted: dict[str, int | None] = {}
+    for wish in wishes:
+        own = goal if wish.goal is None else wish.goal.of(level.limit)
+        if level.used > own:
+            wanted.update({step: min(own, wanted.get(step) or own) for step in wish.steps})
+    return wanted

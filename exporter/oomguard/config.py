@@ -10,11 +10,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from oomguard.documents import Node, read_yaml
 from oomguard.errors import ConfigError, Problem
 from oomguard.sizes import MIN_BARE, Threshold, parse_size, parse_threshold
 
@@ -43,12 +45,24 @@ class Settings:
     """None: 70 %, or seven eighths of `high` where that is less."""
     act: bool = True
     """False: watch and warn, but order nothing (``MEMORY_CLEANUP=0``)."""
+    dry_run: bool = False
+    """True: decide and journal everything, but take no step."""
+    rules: str | None = None
+    """Rule files: paths or patterns, separated by commas; None: those that ship."""
+    routes: str | None = None
+    """Routes in Alertmanager's format; None: those that ship."""
+    record: str | None = None
+    """File that every sample is recorded to, for ``oomguard replay``."""
     listen: str = DEFAULT_LISTEN
     journal: str | None = None
     """None: ``journal.jsonl`` in the runtime directory."""
     log_level: str = "info"
     log_format: str = "logfmt"
     runtime_dir: str | None = None
+    file: str | None = None
+    """The configuration file that was read, for a reload."""
+    flags: tuple[tuple[str, str], ...] = ()
+    """Fields that flags have set, as they were written: a reload must not lose them."""
 
     def thresholds(self, limit: int) -> dict[str, int]:
         """Bytes at this limit: ``high``, ``critical``, ``goal``."""
@@ -67,7 +81,14 @@ class Settings:
         for name in ("high", "critical", "goal"):
             if fields[name] is not None:
                 fields[name] = Threshold(**fields[name])
+        fields["flags"] = tuple((name, text) for name, text in fields["flags"])
         return cls(**fields)
+
+    def reloaded(self) -> Settings:
+        """These settings with what can change while the sidecar runs (`RELOADED`) read again; raises ConfigError."""
+        file = Path(self.file) if self.file is not None else None
+        fresh = load(dict(self.flags), os.environ, file)
+        return dataclasses.replace(self, **{name: getattr(fresh, name) for name in RELOADED})
 
 
 def _text(value: str) -> str:
@@ -92,6 +113,11 @@ def parse_listen(value: str) -> str:
     if not port.isdecimal() or not 0 <= int(port) < 1 << 16:
         raise ValueError(f"{value!r} is not an address; write for example {DEFAULT_LISTEN}")
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_switch(setting: Setting) -> bool:
+    """Whether a setting is on or off: its flag takes no value."""
+    return setting.parse is _switch
 
 
 def _switch(value: str) -> bool:
@@ -176,6 +202,14 @@ SETTINGS: Final = (
     Setting("goal", "thresholds.goal", parse_threshold, "--goal", "OOMGUARD_GOAL",
             "where a cleanup stops (default 70%, or seven eighths of --high where that is less)"),
     Setting("act", "act", _switch, None, "OOMGUARD_ACT", "false: watch and warn, order nothing"),
+    Setting("dry_run", "dry_run", _switch, "--dry-run", "OOMGUARD_DRY_RUN",
+            "decide and journal everything, but take no step"),
+    Setting("rules", "rules", _text, "--rules", "OOMGUARD_RULES",
+            "Prometheus rule files, paths or patterns separated by commas (default: those that ship)"),
+    Setting("routes", "routes", _text, "--routes", "OOMGUARD_ROUTES",
+            "routes and receivers in Alertmanager's format (default: those that ship)"),
+    Setting("record", "record", _text, "--record", "OOMGUARD_RECORD",
+            "record every sample to this file, for oomguard replay"),
     Setting("listen", "listen", parse_listen, "--listen", "OOMGUARD_LISTEN",
             f"address of /metrics and the live page (default {DEFAULT_LISTEN}; port 0: any free one)"),
     Setting("journal", "journal", _text, "--journal", "OOMGUARD_JOURNAL",
@@ -187,6 +221,9 @@ SETTINGS: Final = (
     Setting("runtime_dir", "runtime_dir", _text, "--runtime-dir", "OOMGUARD_RUNTIME_DIR",
             "directory of socket, token and journal (default: one below /run, /tmp or /dev/shm)"),
 )  # fmt: skip
+
+RELOADED: Final = ("high", "critical", "goal", "act", "rules", "routes", "log_level")
+"""Settings that a reload takes over; the others hold until the sidecar starts again."""
 
 # Names that people already use; an OOMGUARD_* variable beside them wins.
 FAMILIAR: Final = (
@@ -232,6 +269,8 @@ def load(
     if isinstance(limit, float):
         del values["limit"]
         values["limit_ratio"] = limit
+    values["file"] = str(file) if file is not None else None
+    values["flags"] = tuple((name, text) for name, text in flags.items() if text)
     settings = dataclasses.replace(base or Settings(), **values)  # type: ignore[arg-type]
     problems += _disorder(settings, places)
     if problems:
@@ -257,50 +296,26 @@ def _disorder(settings: Settings, places: Mapping[str, str]) -> list[Problem]:
 
 
 def _take_file(file: Path, take: Callable[[Setting, str, str], None], problems: list[Problem]) -> None:
-    import yaml  # noqa: PLC0415 - 1 MB that only a configuration file needs
-
-    try:
-        node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except OSError as error:
-        problems.append(Problem(str(file), f"can't be read: {(error.strerror or str(error)).lower()}"))
-    except UnicodeDecodeError as error:
-        problems.append(Problem(str(file), f"is not UTF-8 text: {error.reason} at byte {error.start}"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{file}:{mark.line + 1}" if mark is not None else str(file)
-        problems.append(Problem(where, f"is not valid YAML: {getattr(error, 'problem', None) or error}"))
-    else:
-        if node is not None:
-            _take_mapping(str(file), node, "", take, problems)
+    node = read_yaml(file, problems)
+    if node is not None:
+        _take_mapping(node, "", take, problems)
 
 
 def _take_mapping(
-    file: str,
-    mapping: Any,
-    prefix: str,
-    take: Callable[[Setting, str, str], None],
-    problems: list[Problem],
+    mapping: Node, prefix: str, take: Callable[[Setting, str, str], None], problems: list[Problem]
 ) -> None:
-    """Settings below one key of the file; `mapping` is a yaml.Node, `prefix` that key with a dot."""
+    """Settings below one key of the file; `prefix` is that key with a dot."""
     known = {setting.key: setting for setting in SETTINGS}
     sections = {key.partition(".")[0] for key in known if "." in key}
-    if mapping.id != "mapping":
-        name = f"{prefix.rstrip('.')!r}" if prefix else "the file"
-        problems.append(Problem(f"{file}:{mapping.start_mark.line + 1}", f"{name} must hold keys and values"))
-        return
-    seen: set[str] = set()
-    for key_node, value in mapping.value:
-        key = f"{prefix}{key_node.value if key_node.id == 'scalar' else '?'}"
-        where = f"{file}:{key_node.start_mark.line + 1}"
-        if key in seen:
-            problems.append(Problem(where, f"{key!r} stands here a second time; remove one"))
-        elif key in sections:
-            _take_mapping(file, value, key + ".", take, problems)
+    name = f"{prefix.rstrip('.')!r}" if prefix else "the file"
+    for key_name, value in mapping.mapping(problems, name).items():
+        key = f"{prefix}{key_name}"
+        if key in sections:
+            _take_mapping(value, key + ".", take, problems)
         elif key not in known:
             names = ", ".join(sorted(name for name in known if name.startswith(prefix)))
-            problems.append(Problem(where, f"unknown setting {key!r}; the settings are {names}"))
-        elif value.id != "scalar":
-            problems.append(Problem(where, f"{key!r} takes a single value"))
+            problems.append(Problem(value.where, f"unknown setting {key!r}; the settings are {names}"))
+        elif not isinstance(value.value, str):
+            problems.append(Problem(value.where, f"{key!r} takes a single value"))
         else:
-            take(known[key], value.value, where)
-        seen.add(key)
+            take(known[key], value.value, value.where)

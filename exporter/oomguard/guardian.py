@@ -1,51 +1,66 @@
-"""The guardian: at every fast tick, from the level to alerts, wishes and the broker.
+"""The guardian: at every fast tick, from the level to the rules, to their wishes and the broker.
 
-Runs on the event loop. It decides nothing itself: `policy` says what fires, `broker` what is done.
+Runs on the event loop. It decides nothing itself: the rules say what fires, the routes whom it concerns, the
+broker what is done.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
-from oomguard import policy
-from oomguard.actions import LADDER, STEP_NAMES
+from oomguard import thresholds
+from oomguard.actions import LADDER
 from oomguard.actions.ladder import Ladder
 from oomguard.actions.step import Worker
 from oomguard.broker import RISE, Broker
-from oomguard.config import Settings
 from oomguard.counters import Counters
+from oomguard.export.series import fast_samples
 from oomguard.journal import Journal
 from oomguard.level import LevelReader
 from oomguard.log import LOGGER, fields
 from oomguard.model import HookReading, Level, Reading
-from oomguard.policy import Wish
+from oomguard.rules.engine import Lane
 from oomguard.sampler import FastLane, measure_fill_rate
 from oomguard.sizes import megabytes
 from oomguard.sources.hooks import Hook, Hooks
 from oomguard.state import State
+from oomguard.store import Store
+from oomguard.thresholds import Thresholds
+from oomguard.wishes import Wish
 
+LIVE_INTERVAL: Final = 0.25
+"""Seconds between two evaluations of all rules that read fast-lane series; the instant ones run at every tick."""
 SAY_AGAIN: Final = 1.0
 """Seconds for which an alert that flaps is not logged again."""
 
 
+class Alerting(Protocol):
+    """Rules and routes, as the fast lane needs them."""
+
+    def evaluate(self, lane: Lane, now: int) -> None:
+        """Evaluate the rules of a lane at `now`, in Unix milliseconds."""
+
+    def wishes(self, now: int) -> Sequence[Wish]:
+        """What the alerts that fire ask of the sidecar itself."""
+
+
 class Guardian:
-    """Reads the level, evaluates the policy, follows its wishes."""
+    """Reads the level, has the rules evaluated, follows their wishes."""
 
     def __init__(
         self,
-        settings: Settings,
         state: State,
         reader: LevelReader,
         hooks: Hooks,
         journal: Journal,
         counters: Counters,
+        store: Store,
+        alerting: Alerting,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.rules = policy.rules(settings, STEP_NAMES)
-        self.firing: frozenset[policy.Rule] = frozenset()
         self.lane = FastLane(self._tick, measure_fill_rate(), clock=clock)
         self.broker = Broker(
             LADDER,
@@ -57,23 +72,25 @@ class Guardian:
                 journal=journal,
                 counters=counters,
                 describe=self.sizes,
+                dry_run=state.settings.dry_run,
             ),
             journal=journal,
             counters=counters,
             past=tuple(journal.records),
         )
-        self._settings = settings
         self._state = state
         self._reader = reader
         self._hooks = hooks
+        self._store = store
+        self._alerting = alerting
         self._clock = clock
+        self._live_due = 0.0
+        self._above = ""
         self._said: dict[str, float] = {}
         self._asked: frozenset[Hook] = frozenset()
         """Whom the last step could be ordered from."""
         self._promised = 0
         """What they could have given then, by their own word."""
-        self._limit = 0
-        self._thresholds: dict[str, int] = {}
 
     def measure(self) -> Level | None:
         """Memory now, between ticks; None without a target or where it can't be read."""
@@ -112,45 +129,37 @@ class Guardian:
             "available": megabytes(max(0, level.limit - level.used)) if level is not None else None,
         }
 
+    def in_force(self, level: Level) -> Thresholds:
+        """The thresholds that hold at this level: lowered by growth times lateness."""
+        configured = thresholds.configured(self._state.settings, level.limit)
+        return thresholds.in_force(configured, level, self.lane.lateness.now(self._clock()))
+
     def _tick(self, at: float) -> tuple[int, tuple[int, ...]] | None:
         # Without a target the box's memory is somebody else's.
         level = self._reader.read(at, tick=True) if self._state.root is not None else None
         self._state.level = level
         if level is None:
             return None
-        if level.limit != self._limit:
-            self._limit, self._thresholds = level.limit, self._settings.thresholds(level.limit)
-        thresholds = self._thresholds
-        goal, broker = thresholds["goal"], self.broker
-        if level.used <= goal and not self.firing and broker.active is None:
-            # Nothing fires at or below the goal (policy.lowered), and this is where a target spends its life.
-            broker.consider((), level, goal=goal, critical=thresholds["critical"])
-            if level.rate <= 0:
-                return level.used, (thresholds["high"],)
-            return level.used, (
-                policy.lowered(thresholds["high"], goal, level.rate, self.lane.lateness.now(at)),
-            )
-        lateness = self.lane.lateness.now(at)
-        firing = policy.firing(level, self.rules, goal, lateness)
-        if firing.keys() != self.firing:
-            self._announce(frozenset(firing), level)
-        wishes = [
-            Wish(rule.alertname, rule.steps, goal, threshold)
-            for rule, threshold in firing.items()
-            if self._settings.act
-        ]
+        broker, state = self.broker, self._state
+        limits = self.in_force(level)
+        now = state.clock.milliseconds()
+        self._store.live(now, fast_samples(level, state.target, limits))
+        lane = Lane.FAST
+        if at >= self._live_due:
+            lane, self._live_due = Lane.LIVE, at + LIVE_INTERVAL
+        self._alerting.evaluate(lane, now)
+        self._announce(level, limits)
         if broker.held:
             self._look_for_something_new(level.limit)
-        broker.consider(wishes, level, goal=goal, critical=thresholds["critical"])
+        acts = state.settings.act
+        broker.consider(self._alerting.wishes(now) if acts else (), level, limits)
         if broker.active is not None:
             return level.used, ()
-        ahead = [
-            policy.lowered(thresholds[name], goal, level.rate, lateness) for name in ("high", "critical")
-        ]
+        ahead = [limits.high, limits.critical]
         if broker.held and broker.restraint.floor is not None:
             # What is held back can start there: wait for that, instead of looking 200 times a second.
             ahead.append(broker.restraint.next_level(level.limit))
-        if broker.held or not self._settings.act:
+        if broker.held or not acts:
             ahead.append(level.limit)
         return level.used, tuple(ahead)
 
@@ -166,16 +175,21 @@ class Guardian:
         elif not self._asked.issuperset(hooks):
             restraint.floor = None
 
-    def _announce(self, firing: frozenset[policy.Rule], level: Level) -> None:
-        new = [rule for rule in self.rules if rule in firing - self.firing]
-        self.firing = firing
-        for rule in new:
-            if level.at - self._said.get(rule.alertname, -SAY_AGAIN) < SAY_AGAIN:
+    def _announce(self, level: Level, limits: Thresholds) -> None:
+        """Log that memory has climbed over a threshold."""
+        above = (
+            "critical" if level.used >= limits.critical else "warning" if level.used >= limits.high else ""
+        )
+        before, self._above = self._above, above
+        if above in ("", before) or before == "critical":
+            return
+        for severity in ("warning", "critical") if (before, above) == ("", "critical") else (above,):
+            if level.at - self._said.get(severity, -SAY_AGAIN) < SAY_AGAIN:
                 continue
-            self._said[rule.alertname] = level.at
-            say = LOGGER.error if rule.severity == "critical" else LOGGER.warning
+            self._said[severity] = level.at
+            say = LOGGER.error if severity == "critical" else LOGGER.warning
             say(
-                f"memory usage {rule.severity}: {100 * level.ratio:.1f}% of limit "
+                f"memory usage {severity}: {100 * level.ratio:.1f}% of limit "
                 f"({megabytes(level.used)} / {megabytes(level.limit)})",
                 extra=fields(**self.sizes()),
             )

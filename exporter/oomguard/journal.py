@@ -25,6 +25,9 @@ KEPT_RECORDS = 200
 
 _TAIL_BYTES = 256 << 10
 
+_FIRST = ("run_start", "request")
+"""Events that a run or a request begins with."""
+
 Record = dict[str, object]
 
 
@@ -70,6 +73,18 @@ class Journal:
                 record["journaled"] = False
         self._remember(record)
         return record
+
+    def records_of(self, number: int) -> list[Record]:
+        """The records of a request or a run, oldest first, as far back as the files reach."""
+        kept = [record for record in self.records if number in (record.get("id"), record.get("run"))]
+        if kept and kept[0]["event"] in _FIRST or self.path is None:
+            return kept
+        return [
+            record
+            for file in (_older(self.path), self.path)
+            for record in read_tail(file, limit=_TAIL_BYTES)
+            if number in (record.get("id"), record.get("run"))
+        ]
 
     def _remember(self, record: Record) -> None:
         self.records.append(record)

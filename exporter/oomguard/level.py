@@ -15,6 +15,7 @@ from oomguard.model import CgroupMemory, Level, LimitOrigin, MachineMemory, Proc
 from oomguard.sampler import Growth
 from oomguard.sources.cgroup import Cgroup, FastMemory
 from oomguard.sources.fast_rss import FastRss
+from oomguard.state import State
 
 if TYPE_CHECKING:
     from oomguard.sources import portable
@@ -42,9 +43,9 @@ class LevelReader:
     `read` is called on the event loop, `update` and `close` too.
     """
 
-    def __init__(self, settings: Settings, rss: FastRss | portable.FastRss) -> None:
+    def __init__(self, state: State, rss: FastRss | portable.FastRss) -> None:
         self.limit: tuple[int, LimitOrigin] | None = None
-        self._settings = settings
+        self._state = state
         self._growth = Growth()
         self._rate = 0.0
         self._fast: FastMemory | None = None
@@ -62,16 +63,17 @@ class LevelReader:
         self._rss.update(tuple(processes))
         if cgroup.status is Status.FAILED and self._fast is not None:
             return  # a full box refuses an open(2) (ENOMEM, EMFILE): what was known of it still holds
-        self.limit = choose_limit(self._settings, cgroup.value, machine)
+        settings = self._state.settings
+        self.limit = choose_limit(settings, cgroup.value, machine)
         before = self._kind
         in_cgroup = (
             cgroup.value is not None and self.limit is not None and self.limit[1] is LimitOrigin.CGROUP
         )
-        if self._settings.used == "rss":
+        if settings.used == "rss":
             self._kind = UsedKind.RSS
         elif not in_cgroup:
             self._kind = UsedKind.PSS
-        elif self._settings.used == "working_set":
+        elif settings.used == "working_set":
             self._kind = UsedKind.WORKING_SET
         else:
             self._kind = UsedKind.CGROUP

@@ -431,6 +431,8 @@ class RunOutcome(enum.Enum):
     GOAL_REACHED = "goal_reached"
     GOAL_NOT_REACHED = "goal_not_reached"
     NOT_NEEDED = "not_needed"
+    DONE = "done"
+    """A person asked for steps and no goal: all of them were taken."""
     TARGET_GONE = "target_gone"
     INTERRUPTED = "interrupted"
 

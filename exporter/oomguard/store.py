@@ -119,9 +119,7 @@ class StoredSeries:
         found_times: Sequence[int] = times[low:high]
         found: Sequence[float] = values[low:high]
         if any(value != value for value in found):  # noqa: PLR0124 - NaN
-            kept = [
-                (at, value) for at, value in zip(found_times, found, strict=True) if not is_stale(value)
-            ]
+            kept = [(at, value) for at, value in zip(found_times, found, strict=True) if not is_stale(value)]
             found_times, found = [at for at, _ in kept], [value for _, value in kept]
         if start < self.live_time <= end and not self._overtaken():
             return [*found_times, self.live_time], [*found, self.live_value]

@@ -10,19 +10,21 @@ from typing import Any
 from oomguard import __version__
 from oomguard import metrics as m
 from oomguard.actions import STEP_NAMES
-from oomguard.config import Settings
+from oomguard.alerting import Alerting
 from oomguard.counters import Counters
-from oomguard.errors import UserError
+from oomguard.errors import TargetError
 from oomguard.export import status as told
 from oomguard.export.prometheus import Exporter
-from oomguard.export.series import level_samples, snapshot_samples
+from oomguard.export.series import fast_samples, snapshot_samples, threshold_samples
 from oomguard.guardian import Guardian
+from oomguard.inbox import Inbox, Outcome, parse
 from oomguard.journal import Journal
 from oomguard.model import StepOutcome
-from oomguard.sizes import parse_threshold
 from oomguard.sources.hooks import Hooks
 from oomguard.state import State
 from oomguard.store import Sample, Store
+from oomguard.thresholds import configured
+from oomguard.wishes import Action
 
 
 class SidecarView:
@@ -30,9 +32,10 @@ class SidecarView:
 
     def __init__(
         self,
-        settings: Settings,
         state: State,
         guardian: Guardian,
+        alerting: Alerting,
+        inbox: Inbox,
         hooks: Hooks,
         journal: Journal,
         counters: Counters,
@@ -41,9 +44,10 @@ class SidecarView:
         slow_seconds: Callable[[], float],
         looked: Callable[[], None] = lambda: None,
     ) -> None:
-        self._settings = settings
         self._state = state
         self._guardian = guardian
+        self._alerting = alerting
+        self._inbox = inbox
         self._hooks = hooks
         self._journal = journal
         self._counters = counters
@@ -80,15 +84,10 @@ class SidecarView:
             self._guardian,
             self._guardian.lane,
         )
-        samples = (
-            list(level_samples(level, target, self._settings.thresholds(level.limit)))
-            if level is not None
-            else []
-        )
-        samples += [
-            Sample(m.ALERT_FIRING, (target, rule.alertname), float(rule in guardian.firing))
-            for rule in guardian.rules
-        ]
+        samples: list[Sample] = []
+        if level is not None:
+            samples += fast_samples(level, target, guardian.in_force(level))
+            samples += threshold_samples(configured(self._state.settings, level.limit), target)
         samples.append(Sample(m.RUN_ACTIVE, (target,), float(guardian.broker.active is not None)))
         if guardian.broker.reaction is not None:
             samples.append(Sample(m.REACTION, (target,), guardian.broker.reaction))
@@ -107,6 +106,7 @@ class SidecarView:
             Sample(m.STORE_SERIES, (), len(self._store)),
             Sample(m.STORE_REFUSED, (), self._store.refused),
         ]
+        samples.extend(self._alerting.samples())
         samples.extend(self._counters.samples())
         return samples
 
@@ -120,7 +120,9 @@ class SidecarView:
         """Body of /health."""
         level = self._state.level
         return told.health(
-            level, self._settings.thresholds(level.limit) if level is not None else {}, self._state.target
+            level,
+            self._state.settings.thresholds(level.limit) if level is not None else {},
+            self._state.target,
         )
 
     def ready(self) -> str:
@@ -143,12 +145,16 @@ class SidecarView:
             "version": __version__,
             "target": state.target,
             "pid": state.root.pid if state.root is not None else None,
-            "acts": self._settings.act,
+            "acts": self._state.settings.act,
+            "dry_run": self._state.settings.dry_run,
             "health": self.health()["status"],
             "level": told.level_json(level),
-            "thresholds": self._settings.thresholds(level.limit) if level is not None else None,
+            "thresholds": self._state.settings.thresholds(level.limit) if level is not None else None,
             "advice": told.advice(snapshot) if snapshot is not None else "",
-            "alerts": [rule.alertname for rule in guardian.rules if rule in guardian.firing],
+            "alerts": self._alerting.alerts(),
+            "paused_until": self._alerting.paused_until(),
+            "silences": self._alerting.active_silences(),
+            "config": self._alerting.config_json(),
             "cleanup": {
                 "active": broker.active.id if broker.active is not None else None,
                 "held": broker.held,
@@ -178,19 +184,59 @@ class SidecarView:
         """The last records, oldest first."""
         return list(self._journal.records)[-limit:]
 
-    def cleanup(self, steps: list[str] | None, goal: float | str | None) -> dict[str, Any]:
-        """Order a cleanup by hand; raises UserError for what there is not, LookupError without a target."""
-        unknown = [step for step in steps or () if step not in STEP_NAMES]
-        if unknown:
-            raise UserError(f"unknown step {unknown[0]!r}; the steps are {', '.join(STEP_NAMES)}")
-        try:
-            threshold = parse_threshold(goal) if goal is not None else None
-        except ValueError as error:
-            raise UserError(f"goal: {error}") from None
+    def entry(self, number: int) -> dict[str, Any]:
+        """See `oomguard.web.server.View`."""
+        records = self._journal.records_of(number)
+        if not records:
+            raise LookupError(f"the journal has no entry {number}; it may have been rotated away")
+        first = records[0]
+        run = first.get("run")
+        if first["event"] == "request" and isinstance(run, int):
+            records = [first, *(record for record in self._journal.records_of(run) if record is not first)]
+        ended = [record for record in records if record["event"] == "run_end"]
+        return {
+            "id": number,
+            "run": run,
+            "outcome": ended[-1]["outcome"] if ended else first.get("outcome", "running"),
+            "ended": bool(ended) or not isinstance(run, int),
+            "records": records,
+        }
+
+    def order(self, body: bytes, default: Action) -> dict[str, Any]:
+        """See `oomguard.web.server.View`."""
+        request = parse(body, default)
         level = self._guardian.measure()
+        if self._state.gone:
+            raise TargetError("the target has ended for good; this sidecar guards no other")
         if level is None:
             raise LookupError(self.ready() or "no target is running")
-        default = self._settings.thresholds(level.limit)["goal"]
-        wanted = threshold.of(level.limit) if threshold is not None else default
-        run = self._guardian.broker.order("manual", steps or STEP_NAMES, wanted, level)
-        return {"run": run.id, "goal": run.goal, "used": level.used}
+        limits = self._guardian.in_force(level)
+        return self._inbox.take(request, default, level, limits, act=self._state.settings.act).to_json()
+
+    def refused(self, outcome: Outcome) -> None:
+        """See `oomguard.web.server.View`."""
+        self._inbox.refused(outcome)
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """See `oomguard.web.server.View`."""
+        return self._alerting.alerts()
+
+    def rules(self) -> list[dict[str, Any]]:
+        """See `oomguard.web.server.View`."""
+        return self._alerting.rules()
+
+    def silences(self) -> list[dict[str, Any]]:
+        """See `oomguard.web.server.View`."""
+        return self._alerting.silences_json()
+
+    def silence(self, told: object) -> str:
+        """See `oomguard.web.server.View`."""
+        return self._alerting.silence(told)
+
+    def expire(self, silence: str) -> None:
+        """See `oomguard.web.server.View`."""
+        self._alerting.expire(silence)
+
+    def reload(self) -> list[str]:
+        """See `oomguard.web.server.View`."""
+        return self._alerting.reload()

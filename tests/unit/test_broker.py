@@ -11,13 +11,16 @@ from oomguard.broker import FIRST_BACKOFF, RISE, Broker
 from oomguard.counters import Counters
 from oomguard.journal import Journal
 from oomguard.model import Level, LimitOrigin, RunOutcome, SkipReason, StepOutcome, UsedKind
-from oomguard.policy import Wish
+from oomguard.sizes import Threshold
 from oomguard.sources.hooks import Hook
+from oomguard.thresholds import Thresholds
+from oomguard.wishes import Wish
 
 LIMIT = 1000 << 20
 GOAL = 700 << 20
 CRITICAL = 900 << 20
 MIB = 1 << 20
+LIMITS = Thresholds(800 * MIB, CRITICAL, GOAL)
 
 
 @dataclass
@@ -76,27 +79,33 @@ class Box:
         self.journal = Journal(tmp_path / "journal.jsonl")
         self.counters = Counters("t")
         worker = Worker(Hook(1, {}, None), "main", 1, shared_heap=False)
-        self.broker = Broker(
-            self.steps,
-            ladder=lambda held: Ladder(
+
+        def ladder(held):
+            self.ladder = Ladder(
                 self.steps,
                 measure=self.memory.level,
                 workers=lambda: [worker] if workers else [],
                 held=held,
                 journal=self.journal,
                 counters=self.counters,
-            ),
+            )
+            return self.ladder
+
+        self.broker = Broker(
+            self.steps,
+            ladder=ladder,
             journal=self.journal,
             counters=self.counters,
             past=past,
         )
 
     def tick(self, *alerts, steps=("caches", "gc", "trim"), goal=GOAL):
-        wishes = [Wish(alert, steps, goal, 800 << 20) for alert in alerts or ("MemoryHigh",)]
-        return self.broker.consider(wishes, self.memory.level(), goal=GOAL, critical=CRITICAL)
+        own = None if goal == GOAL else Threshold(size=goal)
+        wishes = [Wish(alert, steps, own) for alert in alerts or ("MemoryHigh",)]
+        return self.broker.consider(wishes, self.memory.level(), LIMITS)
 
     def quiet(self):
-        return self.broker.consider([], self.memory.level(), goal=GOAL, critical=CRITICAL)
+        return self.broker.consider([], self.memory.level(), LIMITS)
 
     async def settle(self):
         await asyncio.wait_for(self.broker.finished(), 10)
@@ -162,6 +171,40 @@ async def test_alerts_that_come_meanwhile_join_the_run(box):
     assert (first.goal, first.alerts) == (600 * MIB, ("MemoryHigh", "MemoryCritical"))
     assert [s.taken for s in box.steps] == [1, 0, 1], "union of the steps, each once"
     assert len(box.events("run_start")) == 1
+
+
+@on_loop
+async def test_a_step_is_taken_down_to_the_goal_of_those_who_wish_for_it(box):
+    """An early trim to 50 % beside MemoryHigh must not cost the caches, which are wished for down to 70 % only."""
+    box.caches.gate = asyncio.Event()
+    box.caches.frees = [160 * MIB]
+    box.trim.frees = [250 * MIB]
+    box.tick("MemoryHigh", steps=("caches", "gc"))
+    await asyncio.sleep(0)
+    box.tick("AllocatorRetention", steps=("trim",), goal=500 * MIB)
+    box.caches.gate.set()
+    await box.settle()
+    assert [s.taken for s in box.steps] == [1, 0, 1]
+    assert box.broker.last[1] is RunOutcome.GOAL_REACHED
+
+
+@on_loop
+async def test_steps_that_a_person_asks_for_without_a_goal_are_taken_at_any_level(box):
+    box.memory.used = 100 * MIB
+    box.broker.order("manual", ("gc",), None, box.memory.level())
+    await box.settle()
+    assert [s.taken for s in box.steps] == [0, 1, 0]
+    assert box.broker.last[1] is RunOutcome.DONE
+
+
+@on_loop
+async def test_a_dry_run_decides_and_journals_and_takes_no_step(box):
+    box.ladder.dry_run = True
+    box.tick()
+    await box.settle()
+    assert [s.taken for s in box.steps] == [0, 0, 0]
+    assert {record["reason"] for record in box.events("step_skipped")} == {"dry_run"}
+    assert box.tick() is None, "and is not repeated at every tick"
 
 
 @on_loop

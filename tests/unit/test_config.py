@@ -122,7 +122,8 @@ def test_a_file_that_cant_be_read_is_told(tmp_path):
 
 
 def test_an_empty_file_is_no_mistake(tmp_path):
-    assert load({}, {}, written(tmp_path, "# nothing yet\n")) == Settings()
+    file = written(tmp_path, "# nothing yet\n")
+    assert load({}, {}, file) == Settings(file=str(file))
 
 
 @pytest.mark.parametrize(

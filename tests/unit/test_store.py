@@ -81,7 +81,12 @@ def test_labels_are_sorted_pairs_with_the_name_and_without_empty_ones():
     store = Store()
     store.write(1.0, [Sample(GC_PAUSE, ("a", "main", "0.1"), 3.0, "_bucket"), sample(0.5, "")])
     assert {series.labels for series in store.select(None, ())} == {
-        (("__name__", "oomguard_gc_pause_seconds_bucket"), ("le", "0.1"), ("process", "main"), ("target", "a")),
+        (
+            ("__name__", "oomguard_gc_pause_seconds_bucket"),
+            ("le", "0.1"),
+            ("process", "main"),
+            ("target", "a"),
+        ),
         (("__name__", "oomguard_memory_used_ratio"),),
     }
 

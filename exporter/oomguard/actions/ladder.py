@@ -31,13 +31,23 @@ class Run:
 
     id: int
     alerts: tuple[str, ...]
-    steps: frozenset[str]
-    goal: int
+    wanted: dict[str, int | None]
+    """Each step, with the bytes of used memory at or below which nobody wishes for it; None: at any level."""
     level: Level
     """Where it began."""
     manual: bool = False
     """A person asked for it: no cooldown holds."""
     reports: list[StepReport] = field(default_factory=list)
+
+    @property
+    def steps(self) -> frozenset[str]:
+        """The steps that may be taken."""
+        return frozenset(self.wanted)
+
+    @property
+    def goal(self) -> int | None:
+        """The lowest of the goals; None where a person asked for steps without one."""
+        return min((goal for goal in self.wanted.values() if goal is not None), default=None)
 
     @property
     def freed(self) -> int:
@@ -46,11 +56,17 @@ class Run:
         returned = sum(report.freed for report in self.reports)
         return max(returned, sum(report.retained_bytes or 0 for report in self.reports))
 
-    def join(self, alerts: tuple[str, ...], steps: frozenset[str], goal: int) -> None:
-        """Union of the steps, lowest goal."""
+    def join(self, alerts: tuple[str, ...], wanted: Mapping[str, int | None]) -> None:
+        """Union of the steps, each with the lowest goal that anybody has for it."""
         self.alerts = tuple(dict.fromkeys(self.alerts + alerts))
-        self.steps |= steps
-        self.goal = min(self.goal, goal)
+        for step, goal in wanted.items():
+            known = self.wanted.get(step, goal)
+            self.wanted[step] = None if goal is None or known is None else min(known, goal)
+
+    def left(self, step: str, used: int) -> bool:
+        """Whether anybody still wishes for a step at this level."""
+        goal = self.wanted.get(step, used)
+        return goal is None or used > goal
 
 
 class Ladder:
@@ -66,8 +82,11 @@ class Ladder:
         journal: Journal,
         counters: Counters,
         describe: Callable[[], Mapping[str, object]] = dict,
+        dry_run: bool = False,
     ) -> None:
         self.steps = tuple(steps)
+        self.dry_run = dry_run
+        """Decide and journal, but take no step."""
         self._measure = measure
         self._workers = workers
         self._held = held
@@ -82,27 +101,30 @@ class Ladder:
             level = self._measure()
             if level is None:
                 return RunOutcome.TARGET_GONE, None
-            if level.used <= run.goal:
-                return (RunOutcome.GOAL_REACHED if run.reports else RunOutcome.NOT_NEEDED), level
-            step = self._next(run, taken)
+            step = self._next(run, taken, level.used)
             if step is None:
-                return RunOutcome.GOAL_NOT_REACHED, level
+                return _outcome(run, level.used), level
             taken.add(step.name)
-            run.reports.append(await self._take(step, run, level))
+            report = await self._take(step, run, level)
+            run.reports.append(report)
+            if step.name == "models" and report.outcome is not StepOutcome.SKIPPED:
+                # What a model leaves behind is garbage in malloc's hands: both have their turn once more.
+                taken -= {"gc", "trim"}
+                run.join((), dict.fromkeys(("gc", "trim"), run.wanted["models"]))
 
-    def _next(self, run: Run, taken: set[str]) -> Step | None:
-        """The cheapest step that is left, but `trim` at once after a step whose memory malloc kept.
+    def _next(self, run: Run, taken: set[str], used: int) -> Step | None:
+        """The cheapest step that is left and that somebody wishes for at this level, but `trim` at once after a step whose memory malloc kept.
 
         An application that fills its cache again does so at the speed of memcpy, for those pages are resident
         already (400 MB in 30 ms, seen here): what a trim is to return must be returned before that.
         """
-        left = [step for step in self.steps if step.name in run.steps - taken]
+        left = [step for step in self.steps if step.name not in taken and run.left(step.name, used)]
         if run.reports and run.reports[-1].outcome is StepOutcome.RETAINED:
             left.sort(key=lambda step: step.name != "trim")
         return left[0] if left else None
 
     async def _take(self, step: Step, run: Run, level: Level) -> StepReport:
-        situation = Situation(self._workers(), run.goal, level, self._measure)
+        situation = Situation(self._workers(), run.wanted[step.name] or 0, level, self._measure)
         skip = self._skip(step, run, situation)
         self._journal.write(
             "step_start" if skip is None else "step_skipped",
@@ -137,6 +159,8 @@ class Ladder:
         return performed.done > 0 and gave_nothing and after.seconds_left > SETTLE * 20
 
     def _skip(self, step: Step, run: Run, situation: Situation) -> SkipReason | None:
+        if self.dry_run:
+            return SkipReason.DRY_RUN
         if not situation.workers:
             return SkipReason.NO_HOOK
         if self._held(run, step, situation.level):
@@ -185,6 +209,15 @@ class Ladder:
         self._counters.add(STEP_FREED, report.step, by=report.freed)
         self._counters.add(STEP_SECONDS, report.step, by=report.seconds)
         self._counters.add(STEP_STALL, report.step, by=report.stall_seconds or 0.0)
+
+
+def _outcome(run: Run, used: int) -> RunOutcome:
+    """What a run came to that has no step left."""
+    if run.goal is None:
+        return RunOutcome.DONE
+    if used > run.goal:
+        return RunOutcome.GOAL_NOT_REACHED
+    return RunOutcome.GOAL_REACHED if run.reports else RunOutcome.NOT_NEEDED
 
 
 def judge(name: str, before: Level, after: Level | None, performed: Performed, seconds: float) -> StepReport:

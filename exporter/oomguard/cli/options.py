@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from oomguard.config import DEFAULT_FILE, SETTINGS, Settings, load
+from oomguard.config import DEFAULT_FILE, SETTINGS, Settings, is_switch, load
 from oomguard.errors import ConfigError, Problem, UserError
 
 
@@ -19,7 +19,11 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "--config", metavar="FILE", help=f"configuration file (default: {DEFAULT_FILE}, where there is one)"
     )
     for setting in SETTINGS:
-        if setting.flag is not None:
+        if setting.flag is not None and is_switch(setting):
+            group.add_argument(
+                setting.flag, dest=setting.field, action="store_const", const="true", help=setting.help
+            )
+        elif setting.flag is not None:
             group.add_argument(
                 setting.flag, dest=setting.field, metavar="VALUE", help=setting.help.replace("%", "%%")
             )

@@ -23,21 +23,32 @@ from oomguard.model import (
     UsedKind,
 )
 from oomguard.store import Sample
+from oomguard.thresholds import Thresholds
 
 Pairs = Iterator[tuple[m.Metric, tuple[str, ...], float | None]]
 
 
-def level_samples(level: Level, target: str, thresholds: dict[str, int]) -> Iterator[Sample]:
-    """The level: what a fast tick refreshes."""
-    origin, kind = level.origin, level.kind
+def fast_samples(level: Level, target: str, in_force: Thresholds) -> tuple[Sample, ...]:
+    """The level, as every fast tick refreshes it (`oomguard.metrics.FAST`)."""
+    origin, kind, limit = level.origin, level.kind, level.limit
     assert isinstance(origin, LimitOrigin)
     assert isinstance(kind, UsedKind)
-    yield Sample(m.MEMORY_USED, (target, kind.value), level.used)
-    yield Sample(m.MEMORY_LIMIT, (target, origin.value), level.limit)
-    yield Sample(m.MEMORY_RATIO, (target,), level.ratio)
-    yield Sample(m.MEMORY_RATE, (target,), level.rate)
-    for name, value in thresholds.items():
-        yield Sample(m.MEMORY_THRESHOLD, (target, name), value)
+    return (
+        Sample(m.MEMORY_USED, (target, kind.value), level.used),
+        Sample(m.MEMORY_LIMIT, (target, origin.value), limit),
+        Sample(m.MEMORY_RATIO, (target,), level.ratio),
+        Sample(m.MEMORY_RATE, (target,), level.rate),
+        Sample(m.MEMORY_THRESHOLD_RATIO, (target, "high"), in_force.high / limit),
+        Sample(m.MEMORY_THRESHOLD_RATIO, (target, "critical"), in_force.critical / limit),
+        Sample(m.MEMORY_THRESHOLD_RATIO, (target, "goal"), in_force.goal / limit),
+    )
+
+
+def threshold_samples(thresholds: Thresholds, target: str) -> Iterator[Sample]:
+    """The thresholds as configured, in bytes."""
+    yield Sample(m.MEMORY_THRESHOLD, (target, "high"), thresholds.high)
+    yield Sample(m.MEMORY_THRESHOLD, (target, "critical"), thresholds.critical)
+    yield Sample(m.MEMORY_THRESHOLD, (target, "goal"), thresholds.goal)
 
 
 def snapshot_samples(snapshot: Snapshot) -> Iterator[Sample]:

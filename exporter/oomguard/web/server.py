@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib import resources
 from typing import Any, Final, NoReturn, Protocol
 
 from aiohttp import web
 
-from oomguard.errors import UserError
+from oomguard.errors import ConfigError, TargetError, UserError
+from oomguard.inbox import MalformedError, Outcome
+from oomguard.wishes import Action
 
 MAX_BODY: Final = 1 << 20
-_EXAMPLE: Final = '{"steps": ["caches", "gc"], "goal": 0.7}'
 _PAGE_POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'; img-src data:"
@@ -42,8 +43,36 @@ class View(Protocol):
     def journal(self, limit: int) -> list[dict[str, Any]]:
         """The last records, oldest first."""
 
-    def cleanup(self, steps: list[str] | None, goal: float | str | None) -> dict[str, Any]:
-        """Order a cleanup; raises UserError for steps or a goal that there is not, LookupError without a target."""
+    def entry(self, number: int) -> dict[str, Any]:
+        """A request or a run of the journal, with its outcome; raises LookupError when there is none."""
+
+    def order(self, body: bytes, default: Action) -> dict[str, Any]:
+        """Follow a payload or a person's order; `default` is the action of alerts that name none.
+
+        Raises MalformedError, UserError for steps or goals that there are not, TargetError where the target has
+        gone for good, LookupError while there is none.
+        """
+
+    def refused(self, outcome: Outcome) -> None:
+        """Count an order that was not even read."""
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """``data.alerts`` of Prometheus' /api/v1/alerts."""
+
+    def rules(self) -> list[dict[str, Any]]:
+        """``data.groups`` of Prometheus' /api/v1/rules."""
+
+    def silences(self) -> list[dict[str, Any]]:
+        """Body of Alertmanager's /api/v2/silences."""
+
+    def silence(self, told: object) -> str:
+        """Create or change a silence; returns its id, raises UserError."""
+
+    def expire(self, silence: str) -> None:
+        """End a silence; raises LookupError."""
+
+    def reload(self) -> list[str]:
+        """Read configuration, rules and routes again; returns what is in force, raises ConfigError."""
 
 
 def build(view: View, token: str | None, *, loopback: bool) -> web.Application:
@@ -63,7 +92,15 @@ def build(view: View, token: str | None, *, loopback: bool) -> web.Application:
             web.get("/api/v1/status", routes.status),
             web.get("/api/v1/history", routes.history),
             web.get("/api/v1/journal", routes.journal),
+            web.get(r"/api/v1/journal/{id:\d+}", routes.entry),
+            web.get("/api/v1/alerts", routes.alerts),
+            web.get("/api/v1/rules", routes.rules),
+            web.get("/api/v2/silences", routes.silences),
+            web.post("/api/v2/silences", routes.silence),
+            web.delete("/api/v2/silence/{id}", routes.expire),
             web.post("/admin/cleanup", routes.cleanup),
+            web.post("/admin/unload", routes.unload),
+            web.post("/-/reload", routes.reload),
         ]
     )
     return app
@@ -114,7 +151,82 @@ class _Routes:
             _refuse(400, f"limit={limit!r} is not a number of records; write for example limit=100")
         return web.json_response({"records": self._view.journal(int(limit))})
 
+    async def entry(self, request: web.Request) -> web.Response:
+        try:
+            return web.json_response(self._view.entry(int(request.match_info["id"])))
+        except LookupError as error:
+            _refuse(404, str(error))
+
+    async def alerts(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": "success", "data": {"alerts": self._view.alerts()}})
+
+    async def rules(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": "success", "data": {"groups": self._view.rules()}})
+
+    async def silences(self, _: web.Request) -> web.Response:
+        return web.json_response(self._view.silences())
+
+    async def silence(self, request: web.Request) -> web.Response:
+        self._authorize(request)
+        try:
+            told = json.loads(await request.read())
+        except (ValueError, RecursionError):
+            _refuse(400, "the body is not JSON; send a silence as Alertmanager's API v2 has it")
+        try:
+            return web.json_response({"silenceID": self._view.silence(told)})
+        except UserError as error:
+            _refuse(400, str(error))
+
+    async def expire(self, request: web.Request) -> web.Response:
+        self._authorize(request)
+        try:
+            self._view.expire(request.match_info["id"])
+        except LookupError as error:
+            _refuse(404, str(error))
+        return web.Response()
+
     async def cleanup(self, request: web.Request) -> web.Response:
+        return await self._order(request, Action.CLEANUP)
+
+    async def unload(self, request: web.Request) -> web.Response:
+        return await self._order(request, Action.UNLOAD)
+
+    async def reload(self, request: web.Request) -> web.Response:
+        self._authorize(request)
+        try:
+            return web.json_response({"status": "success", "loaded": self._view.reload()})
+        except ConfigError as error:
+            raise _RefusedError(
+                500,
+                "the running configuration is kept",
+                problems=[str(problem) for problem in error.problems],
+            ) from None
+
+    async def _order(self, request: web.Request, default: Action) -> web.Response:
+        """Answers 202 once it is journaled; 503 has Alertmanager try again, any 4xx has it give up."""
+        try:
+            self._authorize(request)
+        except _RefusedError:
+            self._view.refused(Outcome.UNAUTHORIZED)
+            raise
+        try:
+            return web.json_response(self._view.order(await request.read(), default), status=202)
+        except (MalformedError, web.HTTPRequestEntityTooLarge) as error:
+            self._view.refused(Outcome.MALFORMED)
+            if isinstance(error, MalformedError):
+                _refuse(400, str(error))
+            _refuse(413, f"the body is larger than {MAX_BODY} bytes")
+        except UserError as error:
+            self._view.refused(Outcome.MALFORMED)
+            _refuse(422, str(error))
+        except TargetError as error:
+            self._view.refused(Outcome.NO_TARGET)
+            _refuse(409, str(error))
+        except LookupError as error:
+            self._view.refused(Outcome.NO_TARGET)
+            _refuse(503, str(error))
+
+    def _authorize(self, request: web.Request) -> None:
         if "Authorization" not in request.headers:
             _refuse(
                 401,
@@ -122,13 +234,6 @@ class _Routes:
             )
         if not self._authenticated(request):
             _refuse(403, "wrong token")
-        steps, goal = _order(await request.read())
-        try:
-            return web.json_response(self._view.cleanup(steps, goal), status=202)
-        except UserError as error:
-            _refuse(422, str(error))
-        except LookupError as error:
-            _refuse(503, str(error))
 
     def _authenticated(self, request: web.Request) -> bool:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
@@ -137,28 +242,13 @@ class _Routes:
         return hmac.compare_digest(given.strip().encode(), self._token.encode())
 
 
-def _order(data: bytes) -> tuple[list[str] | None, float | str | None]:
-    """Steps and goal of a body; either may be missing."""
-    try:
-        body = json.loads(data or b"{}")
-    except (ValueError, RecursionError):
-        _refuse(400, "the body is not JSON")
-    if not isinstance(body, dict):
-        _refuse(400, f"the body is not an object; send for example {_EXAMPLE}")
-    steps, goal = body.get("steps"), body.get("goal")
-    if steps is not None and not (isinstance(steps, list) and all(isinstance(step, str) for step in steps)):
-        _refuse(400, f"steps is {steps!r}; send a list of names, for example {_EXAMPLE}")
-    if isinstance(goal, bool) or not isinstance(goal, int | float | str | None):
-        _refuse(400, f"goal is {goal!r}; send a ratio, a percentage or a size")
-    return steps, goal
-
-
 class _RefusedError(Exception):
     """An answer that is an error, with its text."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, *, problems: Sequence[str] = ()) -> None:
         super().__init__(text)
         self.status = status
+        self.problems = problems
 
 
 def _refuse(status: int, text: str) -> NoReturn:
@@ -172,7 +262,10 @@ async def _errors_as_json(
     try:
         return await handler(request)
     except _RefusedError as error:
-        return web.json_response({"error": str(error)}, status=error.status)
+        told: dict[str, Any] = {"error": str(error)}
+        if error.problems:
+            told["problems"] = list(error.problems)
+        return web.json_response(told, status=error.status)
     except web.HTTPException as error:
         if error.status < 400:  # noqa: PLR2004 - not an error
             raise

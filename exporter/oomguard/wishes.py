@@ -1,0 +1,101 @@
+"""From an alert to a wish: what its labels ask for. Pure; the same for alerts of both engines.
+
+Labels that count: ``action`` (``cleanup``, ``unload``, ``restart`` or ``notify``), ``steps`` (names separated by
+commas, or ``all``), ``goal`` (a ratio, a percentage or a size; default: the goal in force) and ``target``.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from oomguard.actions import STEP_NAMES
+from oomguard.errors import UserError
+from oomguard.model import Alert
+from oomguard.sizes import Threshold, parse_threshold
+
+CLEANUP_STEPS: Final = ("caches", "gc", "trim")
+UNLOAD_STEPS: Final = ("models",)
+ALL_STEPS: Final = "all"
+
+
+class Action(enum.Enum):
+    """What an alert asks for."""
+
+    CLEANUP = "cleanup"
+    UNLOAD = "unload"
+    RESTART = "restart"
+    NOTIFY = "notify"
+
+
+class Declined(enum.Enum):
+    """Why an alert asks for nothing here."""
+
+    RESOLVED = "resolved"
+    OTHER_TARGET = "other_target"
+    NOTIFY = "notify"
+    SILENCED = "silenced"
+    NOT_ALLOWED = "not_allowed"
+    """A restart is never taken because of an alert alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What asks for a run of the ladder."""
+
+    alertname: str
+    steps: tuple[str, ...]
+    goal: Threshold | None = None
+    """Where there is nothing left to wish for; None: the goal in force."""
+
+
+def wish_of(alert: Alert, target: str, default: Action = Action.CLEANUP) -> Wish | Declined:
+    """What an alert asks of this target; `default` is the action of one that names none.
+
+    Raises UserError for an action, a step or a goal that there is not.
+    """
+    labels = alert.labels
+    if labels.get("target", target) != target:
+        return Declined.OTHER_TARGET
+    action, steps, goal = read_labels(labels, default)
+    if alert.ends_at is not None:
+        return Declined.RESOLVED
+    if action is Action.NOTIFY:
+        return Declined.NOTIFY
+    if action is Action.RESTART:
+        return Declined.NOT_ALLOWED
+    return Wish(alert.name or "unnamed", steps, goal)
+
+
+def read_labels(
+    labels: Mapping[str, str], default: Action
+) -> tuple[Action, tuple[str, ...], Threshold | None]:
+    """Action, steps and goal of labels; raises UserError for what there is not."""
+    name = labels.get("action") or default.value
+    try:
+        action = Action(name)
+    except ValueError:
+        known = ", ".join(action.value for action in Action)
+        raise UserError(f"unknown action {name!r}; the actions are {known}") from None
+    steps = parse_steps(labels["steps"]) if labels.get("steps") else ()
+    try:
+        goal = parse_threshold(labels["goal"]) if labels.get("goal") else None
+    except ValueError as error:
+        raise UserError(f"goal: {error}") from None
+    return action, steps or (UNLOAD_STEPS if action is Action.UNLOAD else CLEANUP_STEPS), goal
+
+
+def parse_steps(text: str) -> tuple[str, ...]:
+    """Steps in the order of the ladder; raises UserError for an unknown one."""
+    names = [name for name in text.replace(",", " ").split() if name]
+    return STEP_NAMES if names == [ALL_STEPS] else ordered(names)
+
+
+def ordered(names: list[str]) -> tuple[str, ...]:
+    """These steps in the order of the ladder; raises UserError for an unknown one."""
+    for name in names:
+        if name not in STEP_NAMES:
+            raise UserError(f"unknown step {name[:40]!r}; the steps are {', '.join(STEP_NAMES)}")
+    return tuple(step for step in STEP_NAMES if step in names)
