@@ -15,6 +15,7 @@ import pytest
 from oomguard.hook import Guard
 from oomguard.hook.admin import level, order, size
 from oomguard.hook.admin.endpoint import CLEANUP, MAX_BODY, MEMORY, Endpoint
+from oomguard.hook.admin.level import Level, Origin
 from oomguard.sizes import parse_threshold
 
 MIB = 1 << 20
@@ -40,8 +41,17 @@ def recorder() -> Recorder:
     return Recorder()
 
 
-def endpoint(take: Callable[[str], dict[str, object]], environ: Mapping[str, str] = TOKEN) -> Endpoint:
-    return Endpoint(environ, take, lambda: ({"caches": []}, 0.0))
+def alone(own: int | None) -> Level:
+    """The level of a process that no cgroup limits."""
+    return Level(MIB, MIB, own, Origin.PROCESS)
+
+
+def endpoint(
+    take: Callable[[str], dict[str, object]],
+    environ: Mapping[str, str] = TOKEN,
+    look: Callable[[int | None], Level] = alone,
+) -> Endpoint:
+    return Endpoint(environ, take, lambda: ({"caches": []}, 0.0), look)
 
 
 def post(served: Endpoint, body: object, headers: Mapping[str, str] = BEARER) -> tuple[int, dict[str, Any]]:
@@ -80,7 +90,7 @@ def test_only_the_right_token_opens(
     recorder: Recorder, headers: dict[str, str], environ: dict[str, str], status: int
 ) -> None:
     served = endpoint(recorder, environ)
-    assert post(served, {}, headers)[0] == status
+    assert post(served, {"steps": ["gc"]}, headers)[0] == status
     assert served.answer("GET", MEMORY, headers, b"").status == status
     assert bool(recorder.taken) == (status == 200)
 
@@ -91,7 +101,7 @@ def test_the_token_of_the_runtime_directory_opens_as_soon_as_it_is_there(
     served = endpoint(recorder, {"OOMGUARD_RUNTIME_DIR": str(tmp_path)})
     assert post(served, {})[0] == 403
     (tmp_path / "token").write_text("s3cret\n")
-    assert post(served, {})[0] == 200
+    assert post(served, {"steps": ["gc"]})[0] == 200
 
 
 def test_a_token_file_that_would_block_or_leads_elsewhere_opens_nothing(
@@ -120,7 +130,9 @@ def test_a_wrong_method_is_told_the_right_one(recorder: Recorder) -> None:
         (b"", ["caches", "gc", "trim"]),
         ({}, ["caches", "gc", "trim"]),
         ({"steps": ["trim", "caches"], "reason": "a field of the future"}, ["caches", "trim"]),
-        ({"steps": []}, []),
+        ({"steps": []}, ["caches", "gc", "trim"]),
+        (payload({"labels": {"steps": "", "action": "", "goal": ""}}), ["caches", "gc", "trim"]),
+        (payload(alert(target="other", action="theirs"), {"status": "firing"}), ["caches", "gc", "trim"]),
         (payload(alert()), ["caches", "gc", "trim"]),
         (
             payload(alert(steps="gc, caches"), alert(steps="trim"), future={"a": [1]}),
@@ -140,7 +152,7 @@ def test_the_steps_are_those_that_were_asked_for_in_the_order_of_the_ladder(
     status, reply = post(endpoint(recorder, {**TOKEN, "OOMGUARD_TARGET": "api"}), body)
     assert (status, recorder.taken) == (200, steps)
     assert [taken["step"] for taken in reply.get("steps", [])] == steps
-    assert reply["outcome"] == ("done" if steps else "nothing_ordered")
+    assert reply["outcome"] == ("done" if steps else "nothing_asked")
 
 
 def test_the_payload_that_an_alertmanager_sent_is_understood(recorder: Recorder) -> None:
@@ -167,14 +179,28 @@ def test_the_payload_that_an_alertmanager_sent_is_understood(recorder: Recorder)
         "truncatedAlerts": 0,
     }
     status, reply = post(endpoint(recorder), recorded)
-    assert (status, reply["alerts"]["ordered"], recorder.taken) == (200, 1, ["caches", "gc", "trim"])
+    assert (status, reply["declined"], recorder.taken) == (200, {}, ["caches", "gc", "trim"])
 
 
 def test_a_thousand_alerts_are_one_run(recorder: Recorder) -> None:
     storm = [alert(pod=f"api-{n}", target="other" if n % 2 else "api", steps="gc") for n in range(1000)]
     status, reply = post(endpoint(recorder, {**TOKEN, "OOMGUARD_TARGET": "api"}), payload(*storm))
     assert (status, recorder.taken) == (200, ["gc"])
-    assert reply["alerts"] == {"ordered": 500, "resolved": 0, "other_target": 500, "other_action": 0}
+    assert reply["declined"] == {"other_target": 500}
+
+
+@pytest.mark.parametrize("off", [{"MEMORY_CLEANUP": "0"}, {"OOMGUARD_ACT": "False", "MEMORY_CLEANUP": "1"}])
+def test_turned_off_alerts_do_nothing_and_a_person_does(recorder: Recorder, off: dict[str, str]) -> None:
+    served = endpoint(recorder, {**TOKEN, **off})
+    assert post(served, payload(alert()))[1]["outcome"] == "off"
+    assert post(served, {"steps": ["gc"]})[1]["outcome"] == "done"
+    assert recorder.taken == ["gc"]
+
+
+def test_why_an_alert_asks_for_nothing_is_counted(recorder: Recorder) -> None:
+    others = [alert(action=action) for action in ("unload", "restart", "notify")]
+    _, reply = post(endpoint(recorder), payload(*others, alert("resolved")))
+    assert reply["declined"] == {"unsupported": 1, "not_allowed": 1, "notify": 1, "resolved": 1}
 
 
 @pytest.mark.parametrize(
@@ -203,7 +229,7 @@ def test_a_thousand_alerts_are_one_run(recorder: Recorder) -> None:
         ({"alerts": []}, 400, "version is null"),
         ({"version": "4"}, 400, "alerts is missing"),
         (payload("x"), 400, "alerts[0] is a text"),  # type: ignore[arg-type]
-        (payload(alert(), {"status": "firing"}), 400, "alerts[1]: labels is null"),
+        (payload(alert(), {"labels": ["a"]}), 400, "alerts[1]: labels is a list"),
         (payload({"status": "firing", "labels": {"a": 1}}), 400, "alerts[0]: labels is an object"),
         (payload({"status": "pending", "labels": {}}), 400, 'alerts[0]: status is "pending"'),
         (payload(alert(), alert(steps="gc,dance")), 422, 'unknown step "dance"'),
@@ -272,19 +298,18 @@ def test_an_order_joins_the_run_under_way(recorder: Recorder) -> None:
 def test_a_run_that_breaks_off_leaves_the_way_free(recorder: Recorder) -> None:
     served = endpoint(recorder)
     recorder.during = lambda _: 1 / 0
-    assert post(served, {}) == (500, {"error": "ZeroDivisionError: division by zero"})
+    assert post(served, {"steps": ["gc"]}) == (500, {"error": "ZeroDivisionError: division by zero"})
     recorder.during = str
-    assert post(served, {})[0] == 200
+    assert post(served, {"steps": ["gc"]})[0] == 200
 
 
-def test_steps_end_where_the_goal_is_reached(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_end_where_the_goal_is_reached(recorder: Recorder) -> None:
     used = [900 * MIB]
 
-    def read(own: int | None) -> level.Level:
-        return level.Level(used[0], used[0], own, level.Origin.PROCESS)
+    def look(own: int | None) -> Level:
+        return Level(used[0], used[0], own, Origin.PROCESS)
 
-    monkeypatch.setattr(level, "read", read)
-    served = endpoint(recorder, {**TOKEN, "MEMORY_LIMIT_MB": "1000"})
+    served = endpoint(recorder, {**TOKEN, "MEMORY_LIMIT_MB": "1000"}, look)
     recorder.during = lambda _: used.append(used.pop() - 150 * MIB)
     _, reply = post(served, {"goal": 0.7})
     assert (reply["outcome"], recorder.taken) == ("goal_reached", ["caches", "gc"])
@@ -295,20 +320,17 @@ def test_steps_end_where_the_goal_is_reached(recorder: Recorder, monkeypatch: py
     assert post(served, payload(alert()))[1]["outcome"] == "done", "one process can't say that all is well"
 
 
-def test_a_part_of_a_limit_that_is_not_known_stops_nothing(
-    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(level, "read", lambda own: level.Level(1, 1, own, level.Origin.PROCESS))
+def test_a_part_of_a_limit_that_is_not_known_stops_nothing(recorder: Recorder) -> None:
     _, reply = post(endpoint(recorder), {"goal": 0.7})
     assert (reply["outcome"], reply["goal"], len(reply["steps"])) == ("done", None, 3)
 
 
-def test_an_alert_in_a_cgroup_that_is_below_the_default_goal_is_not_needed(
-    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(level, "read", lambda _: level.Level(1, 60, 100, level.Origin.CGROUP))
-    assert post(endpoint(recorder), payload(alert()))[1]["outcome"] == "not_needed"
-    strict = endpoint(recorder, {**TOKEN, "OOMGUARD_GOAL": "50%"})
+def test_an_alert_in_a_cgroup_that_is_below_the_default_goal_is_not_needed(recorder: Recorder) -> None:
+    def look(_: int | None) -> Level:
+        return Level(1, 60, 100, Origin.CGROUP)
+
+    assert post(endpoint(recorder, TOKEN, look), payload(alert()))[1]["outcome"] == "not_needed"
+    strict = endpoint(recorder, {**TOKEN, "OOMGUARD_GOAL": "50%"}, look)
     assert post(strict, payload(alert(steps="gc")))[1]["outcome"] == "goal_not_reached"
 
 
@@ -350,9 +372,7 @@ def tree(root: Path, files: Mapping[str, str]) -> tuple[str, str]:
 def test_used_is_the_cgroups_where_it_has_a_limit(tmp_path: Path, files: dict[str, str]) -> None:
     proc, cgroups = tree(tmp_path, files)
     page = os.sysconf("SC_PAGE_SIZE")
-    assert level.read(None, proc=proc, cgroups=cgroups) == level.Level(
-        5 * page, 600, 1000, level.Origin.CGROUP
-    )
+    assert level.read(None, proc=proc, cgroups=cgroups) == Level(5 * page, 600, 1000, Origin.CGROUP)
     assert level.read(900, proc=proc, cgroups=cgroups).limit == 900
 
 
@@ -373,12 +393,12 @@ def test_used_is_the_cgroups_where_it_has_a_limit(tmp_path: Path, files: dict[st
 def test_used_is_the_process_own_where_no_cgroup_limits_it(tmp_path: Path, files: dict[str, str]) -> None:
     proc, cgroups = tree(tmp_path, files)
     found = level.read(4096, proc=proc, cgroups=cgroups)
-    assert found == level.Level(found.rss, found.rss, 4096, level.Origin.PROCESS)
+    assert found == Level(found.rss, found.rss, 4096, Origin.PROCESS)
 
 
 def test_what_cannot_be_read_is_unknown_and_not_zero(tmp_path: Path) -> None:
     found = level.read(None, proc=str(tmp_path), cgroups=str(tmp_path))
-    assert found == level.Level(None, None, None, level.Origin.PROCESS)
+    assert found == Level(None, None, None, Origin.PROCESS)
 
 
 # -- with the guard behind it

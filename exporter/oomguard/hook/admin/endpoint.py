@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from oomguard.hook.admin import level, token
+from oomguard.hook.admin.level import Level
 from oomguard.hook.admin.order import RefusedError, parse
 from oomguard.hook.admin.run import Outcome, Runs
 from oomguard.hook.admin.size import Goal, parse_goal, parse_limit
@@ -24,6 +25,7 @@ MAX_BODY = 1 << 20
 WAIT = 10.0
 """Seconds until a caller is told that the run goes on without it: a callback of the application's may hang."""
 _METHODS = {MEMORY: "GET", CLEANUP: "POST"}
+_OFF = ("0", "false", "no", "off")
 _DEFAULT_GOAL = Goal(ratio=0.7)
 
 
@@ -39,7 +41,8 @@ class Endpoint:
     """Both endpoints of one process.
 
     `take` takes a step and answers as the hook protocol does; `read` returns a reading of the protocol's and
-    its age in seconds (None: there is none yet). `environ` is looked at anew with every request.
+    its age in seconds (None: there is none yet). `environ` is looked at anew with every request; `look` tells
+    the level under the limit that it gives.
     """
 
     def __init__(
@@ -47,8 +50,10 @@ class Endpoint:
         environ: Mapping[str, str],
         take: Callable[[str], dict[str, object]],
         read: Callable[[], tuple[dict[str, object], float | None]],
+        look: Callable[[int | None], Level] = level.read,
     ) -> None:
         self._environ = environ
+        self._look = look
         self._read = read
         self._runs = Runs(take, self._level, self._goal)
 
@@ -79,7 +84,8 @@ class Endpoint:
         try:
             if path == MEMORY:
                 return _reply(200, self._memory())
-            reply = self._runs.order(parse(body, self._environ.get("OOMGUARD_TARGET", "")))
+            order = parse(body, self._environ.get("OOMGUARD_TARGET", ""))
+            reply = self._runs.order(order, act=self._acts())
         except RefusedError as error:
             return _error(error.status, str(error))
         except Exception as error:  # noqa: BLE001 - the caller is told; the host must not notice
@@ -107,9 +113,13 @@ class Endpoint:
             **reading,
         }
 
-    def _level(self) -> level.Level:
+    def _level(self) -> Level:
         environ = self._environ
-        return level.read(parse_limit(environ.get("OOMGUARD_LIMIT"), environ.get("MEMORY_LIMIT_MB")))
+        return self._look(parse_limit(environ.get("OOMGUARD_LIMIT"), environ.get("MEMORY_LIMIT_MB")))
+
+    def _acts(self) -> bool:
+        given = self._environ.get("OOMGUARD_ACT") or self._environ.get("MEMORY_CLEANUP") or ""
+        return given.strip().lower() not in _OFF
 
     def _goal(self) -> Goal:
         try:

@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NoReturn
 
@@ -21,6 +21,7 @@ STEPS = ("caches", "gc", "trim")
 LADDER = (*STEPS, "streams", "models", "shed", "restart")
 """The steps that there are: one that only the sidecar has is answered as unsupported, not refused."""
 ACTIONS = ("cleanup", "unload", "restart", "notify")
+"""Values of an alert's label `action`; the hook follows the first."""
 _VERSION = "4"
 _ALL = "all"
 _EXAMPLE = '{"steps": ["caches", "gc"], "goal": 0.7}'
@@ -43,19 +44,28 @@ class Stop(Enum):
     """Where the steps end, when the body names no goal."""
 
     AFTER_ALL = "after_all"
-    """A person asked for steps."""
+    """Steps were named: they are taken at any level."""
     AT_DEFAULT = "at_default"
-    """An alert did: at the goal of the sidecar's own cleanups."""
+    """At the goal of the sidecar's own cleanups."""
 
 
-class Heard(Enum):
-    """What became of an alert."""
+class Declined(Enum):
+    """Why an alert asks for nothing here; as the sidecar has it, but for `unsupported`."""
 
-    ORDERED = "ordered"
     RESOLVED = "resolved"
     OTHER_TARGET = "other_target"
-    OTHER_ACTION = "other_action"
-    """Its action is not a cleanup: nothing that this hook takes."""
+    NOTIFY = "notify"
+    NOT_ALLOWED = "not_allowed"
+    """A restart is never taken because of an alert alone."""
+    UNSUPPORTED = "unsupported"
+    """This hook holds no models to unload."""
+
+
+_DECLINED = {
+    "unload": Declined.UNSUPPORTED,
+    "restart": Declined.NOT_ALLOWED,
+    "notify": Declined.NOTIFY,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +74,8 @@ class Order:
 
     steps: frozenset[str]
     goals: frozenset[Goal | Stop]
-    alerts: Mapping[Heard, int] | None = field(default=None)
-    """How many alerts of a payload became what; None for the short form."""
+    declined: Mapping[Declined, int] | None = None
+    """Number of alerts of a payload by why they were left out; None for the short form."""
 
 
 def parse(body: bytes, target: str) -> Order:
@@ -107,7 +117,7 @@ def _short(given: dict[str, Any]) -> Order:
     steps, goal = given.get("steps"), given.get("goal")
     if steps is not None and not (isinstance(steps, list) and all(isinstance(step, str) for step in steps)):
         _refuse(400, f"steps is {_show(steps)}; send a list of names, for example {_EXAMPLE}")
-    return Order(_known(STEPS if steps is None else steps), frozenset([_goal(goal, Stop.AFTER_ALL)]))
+    return Order(_known(steps), frozenset([_goal(goal, Stop.AFTER_ALL if steps else Stop.AT_DEFAULT)]))
 
 
 def _payload(given: dict[str, Any], target: str) -> Order:
@@ -118,50 +128,42 @@ def _payload(given: dict[str, Any], target: str) -> Order:
         _refuse(400, f"alerts is {_kind(alerts)}; it must be a list of objects")
     steps: set[str] = set()
     goals: set[Goal | Stop] = set()
-    heard: Counter[Heard] = Counter()
-    for place, alert in enumerate(alerts):
-        status, labels = _alert(alert, f"alerts[{place}]")
-        action = labels.get("action", "cleanup")
-        if action not in ACTIONS:
-            _refuse(422, f"alerts[{place}]: unknown action {_show(action)}; there are {', '.join(ACTIONS)}")
-        ordered = _named(labels.get("steps", _ALL))
-        goal = _goal(labels.get("goal"), Stop.AT_DEFAULT)
-        if status == "resolved":
-            heard[Heard.RESOLVED] += 1
-        elif target and labels.get("target", target) != target:
-            heard[Heard.OTHER_TARGET] += 1
-        elif action != "cleanup":
-            heard[Heard.OTHER_ACTION] += 1
+    declined: Counter[Declined] = Counter()
+    for index, alert in enumerate(alerts):
+        asked = _asked(alert, f"alerts[{index}]", target)
+        if isinstance(asked, Declined):
+            declined[asked] += 1
         else:
-            heard[Heard.ORDERED] += 1
-            steps |= ordered
-            goals.add(goal)
-    return Order(frozenset(steps), frozenset(goals), {what: heard[what] for what in Heard})
+            steps |= asked[0]
+            goals.add(asked[1])
+    return Order(frozenset(steps), frozenset(goals), declined)
 
 
-def _alert(alert: object, place: str) -> tuple[str, dict[str, str]]:
-    """Status and labels of one alert."""
+def _asked(alert: object, place: str, target: str) -> tuple[frozenset[str], Goal | Stop] | Declined:
+    """Steps and goal that one alert asks for; one without an action asks for what the path is called."""
     if not isinstance(alert, dict):
         _refuse(400, f"{place} is {_kind(alert)}; it must be an object")
-    status, labels = alert.get("status"), alert.get("labels")
+    status, labels = alert.get("status", "firing"), alert.get("labels") or {}
     if status not in ("firing", "resolved"):
         _refuse(400, f'{place}: status is {_show(status)}; it must be "firing" or "resolved"')
     if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
         _refuse(400, f"{place}: labels is {_show(labels)}; it must be an object of texts")
-    return status, labels
+    if target and labels.get("target", target) != target:
+        return Declined.OTHER_TARGET
+    action = labels.get("action") or "cleanup"
+    if action not in ACTIONS:
+        _refuse(422, f"{place}: unknown action {_show(action)}; there are {', '.join(ACTIONS)}")
+    names = labels.get("steps", "").replace(",", " ").split()
+    asked = _known(None if names == [_ALL] else names), _goal(labels.get("goal") or None, Stop.AT_DEFAULT)
+    return Declined.RESOLVED if status == "resolved" else _DECLINED.get(action, asked)
 
 
-def _named(label: str) -> frozenset[str]:
-    """Steps of a label: ``caches,gc`` or ``all``."""
-    names = [name.strip() for name in label.split(",")]
-    return _known(STEPS if names == [_ALL] else names)
-
-
-def _known(names: tuple[str, ...] | list[str]) -> frozenset[str]:
-    unknown = next((name for name in names if name not in LADDER), None)
+def _known(names: list[str] | None) -> frozenset[str]:
+    """Return these steps, or all that the hook has where none is named."""
+    unknown = next((name for name in names or () if name not in LADDER), None)
     if unknown is not None:
         _refuse(422, f"unknown step {_show(unknown)}; there are {', '.join(LADDER)}")
-    return frozenset(names)
+    return frozenset(names or STEPS)
 
 
 def _goal(given: object, otherwise: Stop) -> Goal | Stop:

@@ -23,8 +23,10 @@ class Outcome(Enum):
     """All steps were taken: there was no goal, or it can't be compared with what is known here."""
     JOINED = "joined"
     """A run was under way: it takes those of the steps that it had not taken yet."""
-    NOTHING_ORDERED = "nothing_ordered"
+    NOTHING_ASKED = "nothing_asked"
     """Every alert was resolved, or meant for others."""
+    OFF = "off"
+    """Automatic actions are turned off; a person's order is followed."""
 
 
 class _Run:
@@ -63,13 +65,18 @@ class Runs:
         run = self._current
         return None if run is None else run.number
 
-    def order(self, order: Order) -> dict[str, object]:
-        """Take the steps, or hand them to the run under way; returns what to answer. Blocks meanwhile."""
+    def order(self, order: Order, *, act: bool) -> dict[str, object]:
+        """Take the steps, or hand them to the run under way; returns what to answer. Blocks meanwhile.
+
+        `act` False: what alerts ask for is not done.
+        """
         common: dict[str, object] = {"pid": os.getpid()}
-        if order.alerts is not None:
-            common["alerts"] = {heard.value: count for heard, count in order.alerts.items()}
+        if order.declined is not None:
+            common["declined"] = {why.value: count for why, count in order.declined.items()}
         if not order.steps:
-            return {"outcome": Outcome.NOTHING_ORDERED.value, **common}
+            return {"outcome": Outcome.NOTHING_ASKED.value, **common}
+        if order.declined is not None and not act:
+            return {"outcome": Outcome.OFF.value, **common}
         with self._lock:
             run = self._current
             if run is not None:
