@@ -11,11 +11,13 @@ from oomguard.metrics import ALERTS, ALERTS_FOR_STATE, FAST
 from oomguard.model import Alert
 from oomguard.promql.series import Labels, Storage
 from oomguard.rules.alerts import ActiveAlert, AlertState, Change, LimitError, RuleAlerts
-from oomguard.rules.lanes import Lane, lanes_of
+from oomguard.rules.lanes import Lane, lanes_of, may_read
 from oomguard.rules.overlay import Overlay
 from oomguard.rules.rule import Group, RecordingRule
 from oomguard.rules.running import Health, RunningRule, Vector, alert_samples
 from oomguard.rules.saved import VERSION, dump_alert, ended_alert, load_alert, saved_rules
+
+__all__ = ["FAST_NAMES", "Engine", "Lane", "generator_url"]
 
 FAST_NAMES: Final = frozenset(metric.name for metric in FAST)
 _ALERT_NAMES: Final = (ALERTS.name, ALERTS_FOR_STATE.name)
@@ -177,13 +179,14 @@ class Engine:
             lane: tuple(running for running in self._rules if running.lane in parts)
             for lane, parts in of_lane.items()
         }
-        read = {selector.name for _, rule in pairs for selector in rule.expression.selectors}
-        self._alerts_are_read = not read.isdisjoint((None, *_ALERT_NAMES))
+        selectors = [selector for _, rule in pairs for selector in rule.expression.selectors]
+        self._alerts_are_read = any(may_read(selector, _ALERT_NAMES) for selector in selectors)
         made = {rule.name for _, rule in pairs if isinstance(rule, RecordingRule)}
         if self._alerts_are_read:
             made.update(_ALERT_NAMES)
         # Without rules that read rules, nothing stands between an expression and the store.
-        self._overlay = Overlay(self._below, made) if made and not read.isdisjoint((None, *made)) else None
+        are_read = any(may_read(selector, made) for selector in selectors)
+        self._overlay = Overlay(self._below, made) if are_read else None
         self._storage = self._overlay if self._overlay is not None else self._below
 
     def _take(self, running: RunningRule, vector: Vector, time: int) -> Sequence[Change]:

@@ -38,7 +38,7 @@ def load(
     """The groups of a rule file (or of `text` under its name); mistakes are added to `problems`.
 
     `max_reach` is the longest history in milliseconds that the store keeps: an expression that looks back further
-    is refused. With mistakes, the groups that are returned lack the rules that have them.
+    is refused, and so is one that names a time with ``@``. With mistakes, the groups that are returned lack the rules that have them.
     """
     root = read_yaml(path, problems, text)
     if root is None:
@@ -158,7 +158,14 @@ class _File:
                 f"rule {name}: expr gives a {expression.kind}; a rule needs an instant vector or a scalar",
             )
             return None
-        if self._max_reach is not None and expression.reach > self._max_reach:
+        if self._max_reach is None:
+            return expression
+        if any(selector.at is not None for selector in expression.selectors):
+            self._wrong(
+                where, f"rule {name}: expr names a time with @, which the store does not keep; remove it"
+            )
+            return None
+        if expression.reach > self._max_reach:
             self._wrong(
                 where,
                 f"rule {name}: expr looks back {_spoken(expression.reach)}, the store keeps "

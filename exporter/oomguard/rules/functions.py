@@ -103,6 +103,15 @@ def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Value, Value], Va
     return call
 
 
+def _greater(one: Any, other: Any) -> bool:
+    """Go's templates make gt and ge of lt, le and not, so that NaN is greater than everything."""
+    return not one <= other
+
+
+def _not_less(one: Any, other: Any) -> bool:
+    return not one < other
+
+
 def _upper(text: Value) -> Value:
     return _each(text, str.upper)
 
@@ -141,8 +150,8 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     "ne": Function(2, 2, _equal_types, _unequal),
     "lt": Function(2, 2, _ordered_types, _ordered(operator.lt)),
     "le": Function(2, 2, _ordered_types, _ordered(operator.le)),
-    "gt": Function(2, 2, _ordered_types, _ordered(operator.gt)),
-    "ge": Function(2, 2, _ordered_types, _ordered(operator.ge)),
+    "gt": Function(2, 2, _ordered_types, _ordered(_greater)),
+    "ge": Function(2, 2, _ordered_types, _ordered(_not_less)),
     "not": Function(1, 1, lambda _types: "bool", _not),
     "and": Function(1, None, _either, _first(wanted=False)),
     "or": Function(1, None, _either, _first(wanted=True)),

@@ -9,7 +9,12 @@ from typing import Final
 
 from oomguard.rules.goformat import Value, general, type_name
 
-_NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf|infinity|nan)", re.IGNORECASE | re.ASCII)
+_DIGITS = r"\d+(?:_\d+)*"
+_NUMBER = re.compile(
+    rf"[+-]?(?:(?:{_DIGITS}\.?(?:{_DIGITS})?|\.{_DIGITS})(?:e[+-]?{_DIGITS})?|inf|infinity|nan)",
+    re.IGNORECASE | re.ASCII,
+)
+_HEXADECIMAL = re.compile(r"[+-]?0x(?:[\da-f]+\.?[\da-f]*|\.[\da-f]+)p[+-]?\d+", re.IGNORECASE | re.ASCII)
 _LARGE: Final = ("k", "M", "G", "T", "P", "E", "Z", "Y")
 _LARGE_1024: Final = ("ki", "Mi", "Gi", "Ti", "Pi", "Ei", "Zi", "Yi")
 _SMALL: Final = ("m", "u", "n", "p", "f", "a", "z", "y")
@@ -20,9 +25,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 def to_float(value: Value) -> float:
     """A number, or a text that holds one; ValueError as Prometheus words it."""
     if isinstance(value, str):
-        if not _NUMBER.fullmatch(value):
-            raise ValueError(f'strconv.ParseFloat: parsing "{value}": invalid syntax')
-        number = float(value)
+        try:
+            if _HEXADECIMAL.fullmatch(value):
+                return float.fromhex(value)
+            if not _NUMBER.fullmatch(value):
+                raise ValueError(f'strconv.ParseFloat: parsing "{value}": invalid syntax')
+            number = float(value)
+        except OverflowError:
+            number = math.inf
         if math.isinf(number) and "inf" not in value.lower():
             raise ValueError(f'strconv.ParseFloat: parsing "{value}": value out of range')
         return number

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Iterable, Sequence
 
+from oomguard.promql import Selector
+from oomguard.promql.series import METRIC_NAME
 from oomguard.rules.rule import RecordingRule, Rule
 
 
@@ -38,7 +40,15 @@ def _lane(rule: Rule, fast: Collection[str], live: Collection[str]) -> Lane:
     selectors = rule.expression.selectors
     if selectors and all(selector.instant and selector.name in fast for selector in selectors):
         return Lane.FAST
-    return Lane.LIVE if any(selector.name in live for selector in selectors) else Lane.ALL
+    return Lane.LIVE if any(may_read(selector, live) for selector in selectors) else Lane.ALL
+
+
+def may_read(selector: Selector, names: Collection[str]) -> bool:
+    """Whether a selector reads one of these metrics, be it by a pattern for names."""
+    if selector.name is not None:
+        return selector.name in names
+    patterns = [matcher for matcher in selector.matchers if matcher.name == METRIC_NAME]
+    return any(all(pattern.accepts(name) for pattern in patterns) for name in names)
 
 
 def _made(rules: Iterable[Rule], lanes: Iterable[Lane], wanted: Collection[Lane]) -> set[str]:
