@@ -130,7 +130,7 @@ class Endpoint:
 
 def too_large() -> Answer:
     """Answer a body that is longer than `MAX_BODY`, however it was sent."""
-    return _error(413, f"the body is larger than {MAX_BODY} bytes", ("connection", "close"))
+    return _error(413, f"the body is larger than {MAX_BODY} bytes")
 
 
 def failed(error: BaseException) -> Answer:
