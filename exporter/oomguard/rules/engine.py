@@ -42,7 +42,8 @@ class Engine:
         """What recording rules made in the last evaluation, `STALE` for series that ended. The caller writes it into
         the store, with that evaluation's time, before the next one. If a rule reads ALERTS, those are in it too."""
         self._below = storage
-        self._external_url = external_url.rstrip("/")
+        self.external_url = external_url.rstrip("/")
+        """Address of the page that links of alerts lead to."""
         self._fast = frozenset(fast)
         self._links: dict[str, str] = {}
         self._firing: tuple[ActiveAlert, ...] = ()
@@ -101,7 +102,7 @@ class Engine:
         expression = active.rule.expression.text
         link = self._links.get(expression)
         if link is None:
-            link = self._links[expression] = generator_url(self._external_url, expression)
+            link = self._links[expression] = generator_url(self.external_url, expression)
         return Alert(
             labels=active.labels,
             annotations=active.annotations,
@@ -163,7 +164,7 @@ class Engine:
             for entry in rule.alerts:
                 if alerts is not None:
                     found.append((alerts, load_alert(entry, alerts.rule, max(0, time - saved_at))))
-                elif alert := ended_alert(entry, generator_url(self._external_url, rule.expression), time):
+                elif alert := ended_alert(entry, generator_url(self.external_url, rule.expression), time):
                     ended.append(alert)
         for alerts, active in found:
             alerts.adopt(active, time + patience[alerts])
