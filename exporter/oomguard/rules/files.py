@@ -38,7 +38,8 @@ def load(
     """The groups of a rule file (or of `text` under its name); mistakes are added to `problems`.
 
     `max_reach` is the longest history in milliseconds that the store keeps: an expression that looks back further
-    is refused, and so is one that names a time with ``@``. With mistakes, the groups that are returned lack the rules that have them.
+    is refused, and so is one that names a time with ``@``.
+    With mistakes, the groups that are returned lack the rules that have them.
     """
     root = read_yaml(path, problems, text)
     if root is None:
@@ -148,31 +149,30 @@ class _File:
             self._wrong(where, f"rule {name} needs an expr")
             return None
         try:
-            expression = promql.compile_expression(text)
+            expression = promql.compile_expression(text.strip())
         except PromqlError as error:
             self._wrong(where, f"rule {name}: {error}")
             return None
+        refusal = self._refusal(expression)
+        if refusal:
+            self._wrong(where, f"rule {name}: {refusal}")
+        return None if refusal else expression
+
+    def _refusal(self, expression: Expression) -> str:
+        """Why an expression that PromQL knows can't be a rule's here; empty if it can."""
         if expression.kind not in {"vector", "scalar"}:
-            self._wrong(
-                where,
-                f"rule {name}: expr gives a {expression.kind}; a rule needs an instant vector or a scalar",
-            )
-            return None
+            return f"expr gives a {expression.kind}; a rule needs an instant vector or a scalar"
         if self._max_reach is None:
-            return expression
+            return ""
         if any(selector.at is not None for selector in expression.selectors):
-            self._wrong(
-                where, f"rule {name}: expr names a time with @, which the store does not keep; remove it"
-            )
-            return None
+            return "expr names a time with @, which the store does not keep; remove it"
         if expression.reach > self._max_reach:
-            self._wrong(
-                where,
-                f"rule {name}: expr looks back {_spoken(expression.reach)}, the store keeps "
-                f"{_spoken(self._max_reach)}; shorten its range, or leave this rule to Prometheus",
+            kept = _spoken(self._max_reach)
+            return (
+                f"expr looks back {_spoken(expression.reach)}, the store keeps {kept}; shorten its range, or leave "
+                "this rule to Prometheus"
             )
-            return None
-        return expression
+        return ""
 
     def _template(self, node: Node, what: str, text: str) -> Template | None:
         try:
