@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import errno
 import gc
 import os
@@ -12,28 +11,38 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Any
 
 from aiohttp import web
 
-from oomguard import __version__
+from oomguard import __version__, loading
 from oomguard import metrics as m
+from oomguard.alerting import Alerting
 from oomguard.attach import Follower
 from oomguard.broker import Restraint
-from oomguard.collect import Collected, Collector, in_tree, process_tree, rss_reader
+from oomguard.collect import Collector, in_tree, process_tree, rss_reader
 from oomguard.config import DEFAULT_LISTEN, Settings
 from oomguard.counters import Counters
-from oomguard.errors import UserError
+from oomguard.errors import ConfigError, Problem, UserError
 from oomguard.guardian import Guardian
-from oomguard.inject import no_hook_cause
+from oomguard.inbox import Inbox
 from oomguard.journal import Journal
+from oomguard.keeper import Keeper
 from oomguard.level import LevelReader
+from oomguard.loading import Loaded
 from oomguard.log import LOGGER, fields
-from oomguard.model import CgroupEvents, LimitOrigin, ProcessId, Reading, Snapshot, Status
+from oomguard.model import LimitOrigin, ProcessId
+from oomguard.recording import Recorder
+from oomguard.reloading import Reloader
+from oomguard.routes.deliver import Deliverer, Outcome
+from oomguard.routes.groups import Notification
+from oomguard.rules.engine import Lane
 from oomguard.runtime import RuntimeDir
 from oomguard.sizes import format_size
+from oomguard.slow import SlowLane
 from oomguard.sources.hooks import Hooks
 from oomguard.sources.procfs import oom_score_adj, read_stat
 from oomguard.state import State
@@ -66,7 +75,7 @@ class Sidecar:
         self._failure: UserError | None = None
         self._found_once = False
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="slow")
-        self._state = State(settings.target or socket.gethostname())
+        self._state = State(settings.target or socket.gethostname(), settings)
         self._store = Store()
         self._counters = Counters(self._state.target)
         path = Path(settings.journal) if settings.journal else runtime.journal_path
@@ -74,14 +83,38 @@ class Sidecar:
         self._journal = Journal(path, sync=self._sync_soon)
         tree = process_tree(proc, adopted_by=self._adopted_by, excluded=frozenset({os.getpid()}))
         self._collector = Collector(tree, proc=proc)
-        self._reader = LevelReader(settings, rss_reader(proc))
+        self._reader = LevelReader(self._state, rss_reader(proc))
         self._hooks = Hooks(runtime.socket_address, self._belongs, gid=_gid())
+        self._keeper = Keeper(runtime.alerts_path, self._worker)
+        loaded, problems = _load(settings, self._keeper.saved)
+        self._store.keep_long(loaded.long_names)
+        self._deliverer: Deliverer | None = None
+        self._alerting = Alerting(
+            loaded, self._store, self._counters, self._journal, target=self._state.target,
+            send=self._send, changed=self._keeper.soon, write=self._store.live, clock=time.perf_counter,
+        )  # fmt: skip
         self._guardian = Guardian(
-            settings, self._state, self._reader, self._hooks, self._journal, self._counters
+            self._state, self._reader, self._hooks, self._journal, self._counters, self._store, self._alerting
         )
+        self._reloader = Reloader(self._state, self._alerting, self._store, self._journal, problems)
+        self._recorder = (
+            Recorder(Path(settings.record), self._state.target, time.time()) if settings.record else None
+        )
+        self._guardian.recorder = self._recorder
+        inbox = Inbox(
+            self._guardian.broker, self._journal, self._counters, target=self._state.target,
+            silenced=lambda labels: self._alerting.silenced(labels, self._state.clock.milliseconds()),
+        )  # fmt: skip
         self._view = SidecarView(
-            settings, self._state, self._guardian, self._hooks, self._journal, self._counters, self._store,
-            slow_seconds=lambda: self._slow_seconds, looked=self._looked,
+            self._state, self._guardian, self._alerting, self._reloader, inbox, self._hooks, self._journal,
+            self._counters, self._store, slow_seconds=lambda: self._slow.seconds, looked=self._looked,
+            receivers=lambda: self._deliverer.status() if self._deliverer is not None else [],
+        )  # fmt: skip
+        self._slow = SlowLane(
+            self._state, self._collector, self._reader, self._hooks, self._guardian.lane, self._store,
+            self._counters, self._journal, self._worker,
+            follow=self._follow, first_level=self._first_level, slot=self._view.slot, written=self._written,
+            watched=runtime.variable if follower else "", proc=proc,
         )  # fmt: skip
 
     # -- life ---------------------------------------------------------------------------------
@@ -104,11 +137,16 @@ class Sidecar:
         self._slow.wake()
         await slow
         await self._guardian.broker.close()
+        if self._deliverer is not None:
+            await self._deliverer.stop()
         self._journal.write("sidecar_stop", pid=os.getpid())
         LOGGER.info("oomguard stopped", extra=fields(**self._guardian.sizes()))
         await self._hooks.close()
         await runner.cleanup()
+        self._keeper.close()
         self._worker.shutdown(wait=True)
+        if self._recorder is not None:
+            self._recorder.close()
         self._journal.close()
         self._reader.close()
         if self._failure is not None:
@@ -130,6 +168,10 @@ class Sidecar:
         if self._control_fd is not None:
             os.set_blocking(self._control_fd, False)
             asyncio.get_running_loop().add_reader(self._control_fd, self._controlled, bytearray())
+        self._alerting.engine.external_url = url
+        self._deliverer = Deliverer(external_url=url, wanted=self._wanted, report=self._reported)
+        self._alerting.restore(self._keeper.saved, self._state.clock.milliseconds())
+        self._keeper.start(self._kept)
         journal.write("sidecar_start", version=__version__, pid=os.getpid())
         LOGGER.info(
             "oomguard started",
@@ -147,6 +189,22 @@ class Sidecar:
         if journal.error:
             LOGGER.warning("actions go on without a journal", extra=fields(reason=journal.error))
         return runner
+
+    def _send(self, notifications: Sequence[Notification]) -> None:
+        for notification in notifications:
+            if self._deliverer is not None:
+                self._deliverer.submit(notification)
+
+    def _wanted(self, notification: Notification) -> bool:
+        return self._alerting.dispatcher.wanted(notification)
+
+    def _reported(self, notification: Notification, outcome: Outcome) -> None:
+        self._alerting.reported(notification, outcome, self._state.clock.milliseconds())
+
+    def _kept(self) -> dict[str, Any]:
+        """What a new sidecar goes on with."""
+        now = self._state.clock.milliseconds()
+        return {"texts": self._alerting.loaded.texts, **self._alerting.dump(now)}
 
     async def _listen(self) -> tuple[web.AppRunner, str]:
         host, _, port = self._settings.listen.rpartition(":")
@@ -206,6 +264,7 @@ class Sidecar:
             elif words[:1] == ["restarting"]:
                 LOGGER.warning("target restarts", extra=fields(in_seconds=words[1], restart=words[2]))
             elif words[:1] == ["giving-up"]:
+                self._state.gone = True
                 LOGGER.error("target has failed too often: giving up")
 
     # -- the target ---------------------------------------------------------------------------
@@ -276,9 +335,21 @@ class Sidecar:
             return stat.ppid if stat is not None else None
         return None
 
-    async def _follow(self, follower: Follower) -> None:
+    def _looked(self) -> None:
+        self._slow.looked()
+
+    def _written(self) -> None:
+        """A slot is full: what reads no fast-lane series is evaluated now."""
+        now = self._state.clock.milliseconds()
+        self._alerting.evaluate(Lane.ALL, now)
+        if self._recorder is not None:
+            self._recorder.slot(self._store.latest(), now)
+
+    async def _follow(self) -> None:
         """Find the target of `oomguard watch`, and find it again when it has gone."""
-        state = self._state
+        state, follower = self._state, self._follower
+        if follower is None:
+            return
         if state.root is not None and state.snapshot is not None and state.snapshot.tree.ok:
             return
         try:
@@ -293,6 +364,7 @@ class Sidecar:
         if found != state.root:
             if state.root is not None:
                 self._target_ended()
+                state.gone = follower.ends_with_it
             if found is not None:
                 self._target_started(found)
 
@@ -300,6 +372,24 @@ class Sidecar:
 def _sync(descriptor: int) -> None:
     with contextlib.suppress(OSError):  # rotated or closed meanwhile: the kernel writes it all the same
         os.fsync(descriptor)
+
+
+def _load(settings: Settings, saved: Mapping[str, Any]) -> tuple[Loaded, Sequence[Problem]]:
+    """Rules and routes; where the files are broken, those that were in force before, with what is wrong.
+
+    The command has checked the files, so that they broke since: a target must not lose its guard for that. Raises
+    ConfigError where there are no older ones.
+    """
+    try:
+        return loading.load(settings), ()
+    except ConfigError as error:
+        if "texts" not in saved:
+            raise
+        LOGGER.error(
+            "rules and routes can't be read: those that were in force go on",
+            extra=fields(problems="; ".join(str(problem) for problem in error.problems)),
+        )
+        return loading.load_kept(saved["texts"]), error.problems
 
 
 def _gid() -> int | None:

@@ -54,6 +54,11 @@ class Follower:
                     "put a backslash before characters that are meant as they are"
                 ) from error
 
+    @property
+    def ends_with_it(self) -> bool:
+        """Whether no other process can ever be meant once the one that was found has gone."""
+        return self._selector.pid is not None
+
     def find(self) -> ProcessId | None:
         """Name the target as it is now; None while it is not there.
 

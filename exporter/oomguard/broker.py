@@ -184,7 +184,7 @@ class Broker:
 
     def order(self, alertname: str, steps: Sequence[str], goal: int | None, level: Level) -> Run:
         """A person's order: nothing that was learned holds it back. Without a goal every step is taken."""
-        wanted = dict.fromkeys(steps, goal)
+        wanted: dict[str, int | None] = dict.fromkeys(steps, goal)
         if self.active is not None:
             self.active.join((alertname,), wanted)
             return self.active

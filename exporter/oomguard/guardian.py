@@ -21,6 +21,7 @@ from oomguard.journal import Journal
 from oomguard.level import LevelReader
 from oomguard.log import LOGGER, fields
 from oomguard.model import HookReading, Level, Reading
+from oomguard.recording import Recorder
 from oomguard.rules.engine import Lane
 from oomguard.sampler import FastLane, measure_fill_rate
 from oomguard.sizes import megabytes
@@ -61,6 +62,8 @@ class Guardian:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.recorder: Recorder | None = None
+        """Where samples are recorded to, if anywhere."""
         self.lane = FastLane(self._tick, measure_fill_rate(), clock=clock)
         self.broker = Broker(
             LADDER,
@@ -143,7 +146,10 @@ class Guardian:
         broker, state = self.broker, self._state
         limits = self.in_force(level)
         now = state.clock.milliseconds()
-        self._store.live(now, fast_samples(level, state.target, limits))
+        samples = fast_samples(level, state.target, limits)
+        self._store.live(now, samples)
+        if self.recorder is not None:
+            self.recorder.live(samples, now)
         lane = Lane.FAST
         if at >= self._live_due:
             lane, self._live_due = Lane.LIVE, at + LIVE_INTERVAL

@@ -256,7 +256,7 @@ class Inbox:
             else:
                 declined[wish.value] = declined.get(wish.value, 0) + 1
         outcome, run, reason = self._follow(tuple(wishes), level, thresholds, act=act)
-        goal = None if run is None else self._broker.active and self._broker.active.goal
+        goal = self._broker.active.goal if run is not None and self._broker.active is not None else None
         return Receipt(self._broker.take_id(), outcome, run, level.used, goal, declined, reason)
 
     def _follow(

@@ -77,7 +77,7 @@ class Journal:
     def records_of(self, number: int) -> list[Record]:
         """The records of a request or a run, oldest first, as far back as the files reach."""
         kept = [record for record in self.records if number in (record.get("id"), record.get("run"))]
-        if kept and kept[0]["event"] in _FIRST or self.path is None:
+        if (kept and kept[0]["event"] in _FIRST) or self.path is None:
             return kept
         return [
             record

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from oomguard import promql
 from oomguard.config import Settings
@@ -13,7 +14,7 @@ from oomguard.errors import ConfigError, Problem, UserError
 from oomguard.routes import config as route_files
 from oomguard.routes.config import RoutesConfig
 from oomguard.rules import files as rule_files
-from oomguard.rules.files import Group
+from oomguard.rules.rule import AlertRule, Group
 from oomguard.store import MAX_REACH, SLOTS
 from oomguard.wishes import Action, read_labels
 
@@ -33,13 +34,13 @@ class Loaded:
 
     groups: tuple[Group, ...]
     routes: RoutesConfig
-    texts: Mapping[str, str]
-    """What each file held: a sidecar that starts again may find one broken."""
+    texts: Mapping[str, Any]
+    """What the files held, JSON-able, for `load_kept`: a sidecar that starts again may find one broken."""
 
     @property
     def long_names(self) -> frozenset[str]:
         """Metrics of which rules want more than the store's usual 15 minutes."""
-        expressions = [rule.expr for group in self.groups for rule in group.rules]
+        expressions = [rule.expression for group in self.groups for rule in group.rules]
         return frozenset(
             selector.name
             for expression in expressions
@@ -48,43 +49,60 @@ class Loaded:
         )
 
 
-def paths(settings: Settings, problems: list[Problem]) -> tuple[list[Path], Path]:
-    """The rule files and the routes file that the settings name."""
+def load(settings: Settings) -> Loaded:
+    """The rules and routes that the settings name; raises ConfigError."""
+    problems: list[Problem] = []
+    rules = _rule_paths(settings, problems)
+    routes = Path(settings.routes) if settings.routes else ROUTES
+    texts = {path: _text(path, problems) for path in rules}
+    text = _text(routes, problems)
+    return _read(
+        {path: text for path, text in texts.items() if text is not None},
+        (routes, text) if text is not None else None,
+        problems,
+    )
+
+
+def load_kept(texts: Mapping[str, Any]) -> Loaded:
+    """What `Loaded.texts` were made of; raises ConfigError, also where this version reads them otherwise."""
+    try:
+        rules = {Path(path): str(text) for path, text in texts["rules"].items()}
+        path, text = texts["routes"]
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise ConfigError([Problem("saved state", "holds no rules and routes")]) from None
+    return _read(rules, (Path(path), str(text)), [])
+
+
+def _read(rules: Mapping[Path, str], routes: tuple[Path, str] | None, problems: list[Problem]) -> Loaded:
+    groups = [group for path, text in rules.items() for group in load_rules(path, problems, text)]
+    config = route_files.load(routes[0], problems, routes[1]) if routes is not None else None
+    if problems or config is None or routes is None:
+        raise ConfigError(problems)
+    kept = {"rules": {str(path): text for path, text in rules.items()}, "routes": [str(routes[0]), routes[1]]}
+    return Loaded(tuple(groups), config, kept)
+
+
+def _rule_paths(settings: Settings, problems: list[Problem]) -> list[Path]:
+    if not settings.rules:
+        return [RULES]
     found: list[Path] = []
-    for pattern in (settings.rules or "").split(","):
+    for pattern in settings.rules.split(","):
         name = pattern.strip()
-        if not name:
-            continue
-        matches = sorted(Path().glob(name)) if not Path(name).is_absolute() else _absolute(Path(name))
-        if not matches:
+        matches = sorted(map(Path, glob.glob(name)))  # noqa: PTH207 - takes absolute patterns too
+        if name and not matches:
             problems.append(Problem("rules", f"{name}: there is no such file"))
         found += [path for path in matches if path not in found]
-    routes = Path(settings.routes) if settings.routes else ROUTES
-    return (found if settings.rules else [RULES]), routes
-
-
-def load(settings: Settings, kept: Mapping[str, str] | None = None) -> Loaded:
-    """Rules and routes; raises ConfigError. `kept`: texts of an earlier `Loaded`, to read instead of the files."""
-    problems: list[Problem] = []
-    rules, routes = paths(settings, problems)
-    texts = {str(path): _text(path, kept, problems) for path in (*rules, routes)}
-    groups: list[Group] = []
-    for path in rules:
-        if (text := texts[str(path)]) is not None:
-            groups += load_rules(path, problems, text)
-    text = texts[str(routes)]
-    config = route_files.load(routes, problems, text) if text is not None else None
-    if problems or config is None:
-        raise ConfigError(problems or [Problem(str(routes), "holds nothing; it needs a route and receivers")])
-    return Loaded(tuple(groups), config, {name: text for name, text in texts.items() if text is not None})
+    return found
 
 
 def load_rules(path: Path, problems: list[Problem], text: str | None = None) -> Sequence[Group]:
     """The groups of one rule file, with what their labels ask of the sidecar checked."""
-    groups = rule_files.load(path, problems, text, max_reach_ms=MAX_REACH)
+    groups = rule_files.load(path, problems, text, max_reach=MAX_REACH)
     for group in groups:
         for rule in group.rules:
-            plain = {name: label.text for name, label in rule.labels.items() if label.is_plain}
+            if not isinstance(rule, AlertRule):
+                continue
+            plain = {name: label.text for name, label in rule.labels if "{{" not in label.text}
             try:
                 read_labels(plain, Action.NOTIFY)
             except UserError as error:
@@ -92,13 +110,7 @@ def load_rules(path: Path, problems: list[Problem], text: str | None = None) -> 
     return groups
 
 
-def _absolute(path: Path) -> list[Path]:
-    return sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-
-
-def _text(path: Path, kept: Mapping[str, str] | None, problems: list[Problem]) -> str | None:
-    if kept is not None and str(path) in kept:
-        return kept[str(path)]
+def _text(path: Path, problems: list[Problem]) -> str | None:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:

@@ -29,6 +29,7 @@ _SOCKET = "sidecar.sock"
 _RECORD = "sidecar.json"
 _TOKEN = "token"  # noqa: S105 - a file's name
 _JOURNAL = "journal.jsonl"
+_ALERTS = "alerts.json"
 _MODE = 0o711
 _SUN_PATH = 108
 """Size of sockaddr_un.sun_path with the closing zero byte: unix(7)."""
@@ -92,6 +93,11 @@ class RuntimeDir:
     def journal_path(self) -> Path | None:
         """Where the journal is written; None without a directory."""
         return self.path / _JOURNAL if self.path else None
+
+    @property
+    def alerts_path(self) -> Path | None:
+        """Where the state of alerts, notifications and silences is kept; None without a directory."""
+        return self.path / _ALERTS if self.path else None
 
     def token(self) -> str | None:
         """OOMGUARD_TOKEN, else that of the token file, which is made if there is none.

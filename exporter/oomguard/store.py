@@ -2,8 +2,8 @@
 
 All series share one timeline: a slot is a slow tick (1 to 5 s), so a series costs 8 bytes a slot and no
 timestamps of its own. A slot in which a series was not seen holds the stale marker; it never leaves the store but
-to the evaluator. What rules want for longer than `SLOTS` (`keep_long`) has a second timeline with a slot every 15 s. The
-series of the fast lane have a live value besides, newer than any slot.
+to the evaluator. What rules want for longer than `SLOTS` (`keep_long`) has a second timeline with a slot every
+15 s. The series of the fast lane have a live value besides, newer than any slot.
 """
 
 from __future__ import annotations
@@ -46,6 +46,13 @@ Key = tuple[str, tuple[str, ...], tuple[str, ...]]
 def key_of(sample: Sample) -> Key:
     """The key of a sample's series."""
     return (sample.metric.name + sample.suffix, sample.labels, sample.metric.labels)
+
+
+def labels_of(sample: Sample) -> Labels:
+    """A sample's labels as PromQL sees them."""
+    names = sample.metric.label_names + (("le",) if sample.suffix == "_bucket" else ())
+    pairs = [(METRIC_NAME, sample.metric.name + sample.suffix), *zip(names, sample.labels, strict=True)]
+    return tuple(sorted(pair for pair in pairs if pair[1]))
 
 
 class Timeline:
@@ -104,7 +111,7 @@ class StoredSeries:
     def at(self, time: int, oldest: int) -> tuple[int, float] | None:
         """See `oomguard.promql.series.Series`."""
         if oldest < self.live_time <= time and not self._overtaken():
-            return self.live_time, self.live_value
+            return None if is_stale(self.live_value) else (self.live_time, self.live_value)
         times, values = self._timeline(time)
         index = bisect_right(times, time) - 1
         if index < 0 or times[index] <= oldest:
@@ -121,7 +128,7 @@ class StoredSeries:
         if any(value != value for value in found):  # noqa: PLR0124 - NaN
             kept = [(at, value) for at, value in zip(found_times, found, strict=True) if not is_stale(value)]
             found_times, found = [at for at, _ in kept], [value for _, value in kept]
-        if start < self.live_time <= end and not self._overtaken():
+        if start < self.live_time <= end and not self._overtaken() and not is_stale(self.live_value):
             return [*found_times, self.live_time], [*found, self.live_value]
         return found_times, found
 
@@ -221,10 +228,7 @@ class Store:
         if len(self._series) >= self._max:
             self.refused += 1
             return None
-        names = sample.metric.label_names + (("le",) if sample.suffix == "_bucket" else ())
-        pairs = [(METRIC_NAME, key[0]), *zip(names, sample.labels, strict=True)]
-        labels = tuple(sorted(pair for pair in pairs if pair[1]))
-        return self._add(key, labels, long=key[0] in self._long_names)
+        return self._add(key, labels_of(sample), long=key[0] in self._long_names)
 
     def _add(self, key: Key, labels: Labels, *, long: bool) -> StoredSeries:
         series = StoredSeries(labels, self._short, self._long if long else None)

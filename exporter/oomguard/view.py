@@ -20,6 +20,7 @@ from oomguard.guardian import Guardian
 from oomguard.inbox import Inbox, Outcome, parse
 from oomguard.journal import Journal
 from oomguard.model import StepOutcome
+from oomguard.reloading import Reloader
 from oomguard.sources.hooks import Hooks
 from oomguard.state import State
 from oomguard.store import Sample, Store
@@ -35,6 +36,7 @@ class SidecarView:
         state: State,
         guardian: Guardian,
         alerting: Alerting,
+        reloader: Reloader,
         inbox: Inbox,
         hooks: Hooks,
         journal: Journal,
@@ -42,17 +44,20 @@ class SidecarView:
         store: Store,
         *,
         slow_seconds: Callable[[], float],
+        receivers: Callable[[], list[dict[str, Any]]],
         looked: Callable[[], None] = lambda: None,
     ) -> None:
         self._state = state
         self._guardian = guardian
         self._alerting = alerting
+        self._reloader = reloader
         self._inbox = inbox
         self._hooks = hooks
         self._journal = journal
         self._counters = counters
         self._store = store
         self._slow_seconds = slow_seconds
+        self._receivers = receivers
         self._looked = looked
         self._exporter = Exporter(self._scraped)
         # Counters that have not counted yet are 0, not unknown.
@@ -106,9 +111,17 @@ class SidecarView:
             Sample(m.STORE_SERIES, (), len(self._store)),
             Sample(m.STORE_REFUSED, (), self._store.refused),
         ]
-        samples.extend(self._alerting.samples())
+        samples.extend(self._alerting.samples(self._now()))
+        samples.extend(self._reloader.samples())
+        samples.append(Sample(m.NOTIFICATION_QUEUE, (), self._queued()))
         samples.extend(self._counters.samples())
         return samples
+
+    def _now(self) -> int:
+        return self._state.clock.milliseconds()
+
+    def _queued(self) -> int:
+        return sum(receiver["waiting"] for receiver in self._receivers())
 
     # -- routes -------------------------------------------------------------------------------
 
@@ -151,10 +164,10 @@ class SidecarView:
             "level": told.level_json(level),
             "thresholds": self._state.settings.thresholds(level.limit) if level is not None else None,
             "advice": told.advice(snapshot) if snapshot is not None else "",
-            "alerts": self._alerting.alerts(),
-            "paused_until": self._alerting.paused_until(),
-            "silences": self._alerting.active_silences(),
-            "config": self._alerting.config_json(),
+            "alerts": self._alerting.alerts_held(self._now()),
+            "paused_until": self._alerting.paused_until(self._now()),
+            "config": self._reloader.status(),
+            "receivers": self._receivers(),
             "cleanup": {
                 "active": broker.active.id if broker.active is not None else None,
                 "held": broker.held,
@@ -227,16 +240,16 @@ class SidecarView:
 
     def silences(self) -> list[dict[str, Any]]:
         """See `oomguard.web.server.View`."""
-        return self._alerting.silences_json()
+        return self._alerting.silences_json(self._now())
 
     def silence(self, told: object) -> str:
         """See `oomguard.web.server.View`."""
-        return self._alerting.silence(told)
+        return self._alerting.silence(told, self._now())
 
     def expire(self, silence: str) -> None:
         """See `oomguard.web.server.View`."""
-        self._alerting.expire(silence)
+        self._alerting.expire(silence, self._now())
 
     def reload(self) -> list[str]:
         """See `oomguard.web.server.View`."""
-        return self._alerting.reload()
+        return self._reloader.reload()

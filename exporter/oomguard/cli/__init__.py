@@ -23,10 +23,12 @@ COMMANDS: Final = (
     ("run", "start a command as a child and guard it"),
     ("watch", "guard a process that already runs, or will"),
     ("demo", "a leaking service, guarded, with the live page"),
-    ("check", "configuration files: every error at once"),
+    ("check", "configuration, rules and routes: every error at once"),
     ("status", "what a running sidecar sees"),
     ("journal", "what a sidecar did, and what it gave back"),
     ("cleanup", "order a cleanup now"),
+    ("pause", "hold automatic actions back for a while"),
+    ("replay", "which alerts a recording would have raised, and which actions"),
 )
 
 SIDECAR: Final = "sidecar"

@@ -1,28 +1,75 @@
-"""``oomguard check FILE…``: every mistake in configuration files, with file and line."""
+"""``oomguard check FILE…``: every mistake in configuration, rule and route files, with file and line."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
-from oomguard.config import load
+from oomguard import loading
+from oomguard.cli.options import needs_sidecar
+from oomguard.config import DEFAULT_FILE, load
+from oomguard.documents import read_yaml
 from oomguard.errors import ConfigError, Problem
+from oomguard.routes import config as route_files
+
+_RULES = "groups"
+_ROUTES = frozenset({"route", "receivers", "inhibit_rules", "time_intervals", "mute_time_intervals"})
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of ``check``."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help="configuration files (oomguard.yml)")
+    parser.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help=f"configuration ({DEFAULT_FILE}), rule or route files; what each is shows in it "
+        "(default: what oomguard run would use here)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Print what is right, raise ConfigError with all that is not."""
+    needs_sidecar()
     problems: list[Problem] = []
     for name in options.files:
-        try:
-            load({}, {}, Path(name))
-            print(f"{name}: ok")
-        except ConfigError as error:  # noqa: PERF203 - one file's mistakes must not hide the next one's
-            problems += error.problems
+        found: list[Problem] = []
+        told = _check(Path(name), found)
+        if not found:
+            print(f"{name}: ok: {told}")
+        problems += found
+    if not options.files:
+        file = Path(DEFAULT_FILE)
+        told = _configuration(file if file.is_file() else None, problems)
+        if not problems:
+            print(f"ok: {told}")
     if problems:
         raise ConfigError(problems)
     return 0
+
+
+def _check(path: Path, problems: list[Problem]) -> str:
+    """What a file is and holds; mistakes are added to `problems`."""
+    node = read_yaml(path, problems)
+    keys = node.value.keys() if node is not None and isinstance(node.value, dict) else set()
+    if problems:
+        return ""
+    if _RULES in keys:
+        groups = loading.load_rules(path, problems)
+        return f"{sum(len(group.rules) for group in groups)} rules in {len(groups)} groups"
+    if _ROUTES & set(keys):
+        config = route_files.load(path, problems)
+        return "" if config is None else f"routes to {len(config.receivers)} receivers"
+    return _configuration(path, problems)
+
+
+def _configuration(file: Path | None, problems: list[Problem]) -> str:
+    """Check settings, and the rules and routes that they name; without a file, of the environment alone."""
+    try:
+        settings = load({}, {} if file is not None else os.environ, file)
+        loaded = loading.load(settings)
+    except ConfigError as error:
+        problems += error.problems
+        return ""
+    count = sum(len(group.rules) for group in loaded.groups)
+    return f"settings, {count} rules, routes to {len(loaded.routes.receivers)} receivers"

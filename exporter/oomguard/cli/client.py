@@ -60,17 +60,20 @@ def _token(place: runtime.RuntimeDir) -> str:
         return ""
 
 
-def call(url: str, path: str, *, token: str = "", body: object = None) -> Any:
-    """GET, or POST with a body; the answer's JSON. Raises UserError."""
+def call(url: str, path: str, *, token: str = "", body: object = None, method: str = "") -> Any:
+    """GET, POST with a body, or another method; the answer's JSON, None where it has none. Raises UserError."""
     connection = http.client.HTTPConnection(*_address(url), timeout=TIMEOUT)
     try:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         connection.request(
-            "GET" if body is None else "POST", path, None if body is None else json.dumps(body), headers
+            method or ("GET" if body is None else "POST"),
+            path,
+            None if body is None else json.dumps(body),
+            headers,
         )
         answer = connection.getresponse()
         data = answer.read(MAX_ANSWER)
-        told = json.loads(data)
+        told = json.loads(data) if data else None
     except OSError as error:
         raise UserError(
             f"{url}: no sidecar answers: {(error.strerror or str(error)).lower()}; check the address, "

@@ -1,0 +1,68 @@
+"""``oomguard replay RECORDING``: which alerts would have fired, when, and which actions would have run."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from pathlib import Path
+
+from oomguard import loading, recording
+from oomguard.cli.options import needs_sidecar
+from oomguard.config import Settings
+from oomguard.errors import UserError
+from oomguard.replay import Event, Replay
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``replay``."""
+    parser.add_argument(
+        "recording", metavar="RECORDING", help="made with --record FILE, or OpenMetrics text with timestamps"
+    )
+    parser.add_argument(
+        "--rules", help="rule files, paths or patterns separated by commas (default: those that ship)"
+    )
+    parser.add_argument(
+        "--routes", metavar="FILE", help="routes in Alertmanager's format (default: those that ship)"
+    )
+    parser.add_argument("--target", help="the target that actions are for (default: the recording's)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print every event as it would have come."""
+    needs_sidecar()
+    settings = dataclasses.replace(Settings(), rules=options.rules, routes=options.routes)
+    loaded = loading.load(settings)
+    moments = list(recording.read(Path(options.recording)))
+    if not moments:
+        raise UserError(f"{options.recording}: holds no samples")
+    target = options.target or _target(moments)
+    counts = {"firing": 0, "action": 0, "notification": 0}
+    for event in Replay(loaded, target).events(moments):
+        print(_line(event))
+        if event.kind in counts:
+            counts[event.kind] += 1
+    seconds = (moments[-1].time - moments[0].time) / 1000
+    print(
+        f"{seconds:.0f} s of {target or 'an unnamed target'}: {counts['firing']} alerts fired, "
+        f"{counts['action']} actions would have run, {counts['notification']} notifications would have gone out"
+    )
+    return 0
+
+
+def _target(moments: list[recording.Moment]) -> str:
+    """The label ``target`` of the recorded memory."""
+    return next(
+        (
+            dict(labels).get("target", "")
+            for moment in moments
+            for labels in moment.values
+            if ("__name__", "oomguard_memory_used_bytes") in labels
+        ),
+        "",
+    )
+
+
+def _line(event: Event) -> str:
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.time / 1000))
+    return f"{stamp}.{event.time % 1000:03d}  {event.kind:<13}{event.text}"

@@ -1,0 +1,142 @@
+"""What rules and routes would have made of a recording: the same code, with the recording's own time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from oomguard.alerting import Alerting
+from oomguard.counters import Counters
+from oomguard.journal import Journal
+from oomguard.loading import Loaded
+from oomguard.model import Level, LimitOrigin, UsedKind
+from oomguard.promql import MemorySeries, MemoryStorage
+from oomguard.promql.series import METRIC_NAME, Labels
+from oomguard.recording import Moment
+from oomguard.routes.deliver import Outcome
+from oomguard.routes.groups import Notification
+from oomguard.rules.alerts import AlertState
+from oomguard.rules.engine import Lane
+from oomguard.sizes import format_size
+from oomguard.wishes import Wish
+
+_USED: Final = "oomguard_memory_used_bytes"
+_LIMIT: Final = "oomguard_memory_limit_bytes"
+_GOAL: Final = (("threshold", "goal"), "oomguard_memory_threshold_ratio")
+_DEFAULT_GOAL: Final = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that would have happened."""
+
+    time: int
+    """Unix milliseconds."""
+    kind: str
+    """``pending``, ``firing``, ``resolved``, ``dropped``, ``action``, ``notification`` or ``failed``."""
+    text: str
+
+
+class Replay:
+    """One target's alerting on a recording. An action ends in it when memory has come below the goal."""
+
+    def __init__(self, loaded: Loaded, target: str) -> None:
+        self._storage = MemoryStorage()
+        self._series: dict[Labels, MemorySeries] = {}
+        self._sent: list[Notification] = []
+        self._alerting = Alerting(
+            loaded, self._storage, Counters(target), Journal(None), target=target, send=self._sent.extend
+        )
+        self._known: dict[int, AlertState] = {}
+        self._errors: dict[str, str] = {}
+        self._acting = False
+        self._used: float | None = None
+        self._limit: float | None = None
+        self._goal = _DEFAULT_GOAL
+
+    def events(self, moments: Iterable[Moment]) -> Iterator[Event]:
+        """What happens at each moment, in order."""
+        last = 0
+        for moment in moments:
+            if moment.time <= last:
+                continue  # a clock that was set back while it was recorded
+            last = moment.time
+            self._take(moment)
+            self._alerting.evaluate(Lane.ALL if moment.slot else Lane.LIVE, moment.time)
+            yield from self._alerts(moment.time)
+            yield from self._notifications(moment.time)
+            yield from self._actions(moment.time)
+
+    def _take(self, moment: Moment) -> None:
+        for labels, value in moment.values.items():
+            series = self._series.get(labels)
+            if series is None:
+                named = dict(labels)
+                series = self._series[labels] = self._storage.series(named.pop(METRIC_NAME), named)
+            series.append(moment.time, value)
+            name = dict(labels)[METRIC_NAME]
+            if value != value:  # noqa: PLR0124 - ended, or unknown
+                continue
+            if name == _USED:
+                self._used = value
+            elif name == _LIMIT:
+                self._limit = value
+            elif name == _GOAL[1] and _GOAL[0] in labels:
+                self._goal = value
+
+    def _alerts(self, time: int) -> Iterator[Event]:
+        alerts = {id(alert): alert for alert in self._alerting.engine.alerts()}
+        resolved = {id(alert): alert for alert in self._alerting.engine.resolved()}
+        for key in [key for key in self._known if key not in alerts]:
+            state = self._known.pop(key)
+            alert = resolved.get(key)
+            name = alert.labels["alertname"] if alert is not None else ""
+            if state is AlertState.FIRING and alert is not None:
+                yield Event(time, "resolved", name)
+        for key, alert in alerts.items():
+            if self._known.get(key) is alert.state:
+                continue
+            self._known[key] = alert.state
+            summary = alert.annotations.get("summary", "")
+            yield Event(time, alert.state.value, f"{alert.labels['alertname']}: {summary}".rstrip(": "))
+        for rule in self._alerting.engine.rules:
+            if rule.last_error != self._errors.get(rule.rule.name, ""):
+                self._errors[rule.rule.name] = rule.last_error
+                if rule.last_error:
+                    yield Event(time, "failed", f"{rule.rule.name}: {rule.last_error}")
+
+    def _notifications(self, time: int) -> Iterator[Event]:
+        sent, self._sent[:] = list(self._sent), []
+        for notification in sent:
+            names = ", ".join(dict.fromkeys(alert.name for alert in notification.alerts))
+            yield Event(time, "notification", f"to {notification.receiver}: {names}")
+            self._alerting.reported(notification, Outcome.DELIVERED, time)
+
+    def _actions(self, time: int) -> Iterator[Event]:
+        wishes = self._alerting.wishes(time)
+        level = self._level(time)
+        if level is None:
+            return
+        wanted = [wish for wish in wishes if level.used > self._goal_of(wish, level)]
+        if wanted and not self._acting:
+            goal = min(self._goal_of(wish, level) for wish in wanted)
+            steps = list(dict.fromkeys(step for wish in wanted for step in wish.steps))
+            names = ", ".join(dict.fromkeys(wish.alertname for wish in wanted))
+            yield Event(
+                time,
+                "action",
+                f"{', '.join(steps)} for {names}: {format_size(level.used)} of {format_size(level.limit)} used, "
+                f"goal {format_size(goal)}",
+            )
+        self._acting = bool(wanted)
+
+    def _goal_of(self, wish: Wish, level: Level) -> int:
+        return wish.goal.of(level.limit) if wish.goal is not None else int(self._goal * level.limit)
+
+    def _level(self, time: int) -> Level | None:
+        if self._used is None or not self._limit:
+            return None
+        return Level(
+            time / 1000, int(self._used), int(self._limit), LimitOrigin.CONFIGURED, UsedKind.CGROUP, 0.0
+        )
