@@ -17,11 +17,14 @@ from oomguard.promql.series import METRIC_NAME, Labels
 _INT64: Final = 2.0**63
 
 
+def lone_variance(value: float) -> float:
+    """The variance of one value: 0 if it is finite, else NaN (0 in any case before Prometheus 3)."""
+    return 0.0 if math.isfinite(value) else math.nan
+
+
 def _variance(values: Sequence[float]) -> float:
     """Population variance (engine.go, aggregation: Welford's recurrence)."""
-    mean, squares = values[0], 0.0
-    if math.isinf(mean) or mean != mean:  # noqa: PLR0124 - the test for NaN
-        return math.nan
+    mean, squares = values[0], lone_variance(values[0])
     for count, value in enumerate(values[1:], 2):
         delta = value - mean
         mean += delta / count
@@ -111,9 +114,7 @@ def extremes(op: str, k: ScalarNode, vector: VectorNode, groups: label_sets.Labe
 def count_values(label: str, vector: VectorNode, names: Sequence[str], *, without: bool) -> VectorNode:
     """How many samples of each group have each value; the value becomes a label."""
     evaluate = vector.evaluate
-    groups = grouping(
-        [name for name in names if name != label] if without else (*names, label), without=without
-    )
+    groups = grouping(names if without else (*names, label), without=without)
 
     def run(query: Query, time: int) -> Vector:
         counts: dict[Labels, int] = {}

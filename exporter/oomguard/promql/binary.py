@@ -31,6 +31,8 @@ COMPARISON: Final[dict[str, Callable[[float, float], bool]]] = {
     ">=": operator.ge,
     "<=": operator.le,
 }
+NAMELESS: Final = frozenset(ARITHMETIC)
+"""Operators that make another metric of a series (engine.go, changesMetricSchema); 2.42 forgot atan2."""
 SETS: Final = ("and", "or", "unless")
 
 
@@ -66,7 +68,7 @@ def vector_and_scalar(
 ) -> VectorNode:
     """An operation on every sample of a vector; `swapped`: the number stands on the left."""
     evaluate, number = vector.evaluate, scalar.evaluate
-    names = label_sets.without_name()
+    names = label_sets.without_name() if as_bool or op in NAMELESS else label_sets.same()
     if op in ARITHMETIC:
         compute = ARITHMETIC[op]
 
@@ -119,7 +121,11 @@ def set_operation(op: str, left: VectorNode, right: VectorNode, matching: Matchi
 
 
 def vectors(op: str, left: VectorNode, right: VectorNode, matching: Matching, *, as_bool: bool) -> VectorNode:
-    """Arithmetic or a comparison of the series of two vectors that match (engine.go, VectorBinop)."""
+    """Arithmetic or a comparison of the series of two vectors that match (engine.go, VectorBinop).
+
+    Several matches for one series are an error only if they pass the comparison, as in Prometheus up to 3.8; later
+    ones also fail for matches that are filtered out.
+    """
     swapped = matching.many == "right"
     many, one = (right.evaluate, left.evaluate) if swapped else (left.evaluate, right.evaluate)
     side = "left" if swapped else "right"
@@ -145,14 +151,15 @@ def vectors(op: str, left: VectorNode, right: VectorNode, matching: Matching, *,
             partner = by_signature.get(signature)
             if partner is None:
                 continue
+            result = combine(value, partner[1])
+            if result is None:
+                continue
             named = results[labels, partner[0]]
             mark = (signature, named) if grouped else signature
             if mark in matched:
                 raise _multiple(grouped=grouped)
             matched.add(mark)
-            result = combine(value, partner[1])
-            if result is not None:
-                vector.append((named, result))
+            vector.append((named, result))
         return check_unique(vector)
 
     return VectorNode(run)
@@ -175,7 +182,7 @@ def _combination(op: str, *, swapped: bool, as_bool: bool) -> Callable[[float, f
 
 def _result_labels(op: str, matching: Matching, *, as_bool: bool) -> label_sets.PairCache:
     """The labels of a result, by those of the many side and the one side (engine.go, resultMetric)."""
-    dropped = {METRIC_NAME} if as_bool or op in ARITHMETIC else set()
+    dropped = {METRIC_NAME} if as_bool or op in NAMELESS else set()
     if not matching.many and not matching.on:
         dropped |= set(matching.labels)
     kept = set(matching.labels) if matching.on and not matching.many else None

@@ -148,6 +148,10 @@ def _timestamp(name: str, arguments: Arguments) -> VectorNode:
         return VectorNode(
             lambda query, time: check_unique([(names[ls], at) for ls, at in taken(query, time)])
         )
+    if vector.selector is not None:
+        raise PromqlError(
+            "timestamp of a selector with @ and offset is not supported; put the offset into the @"
+        )
     evaluate = vector.evaluate
     return VectorNode(
         lambda query, time: check_unique([(names[ls], time / 1000) for ls, _ in evaluate(query, time)])

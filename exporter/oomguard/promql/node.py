@@ -63,7 +63,7 @@ class VectorNode:
     selector: Selector | None = None
     """Set for a bare selector, in parentheses or not: absent() takes labels from it."""
     timestamps: Callable[[Query, int], Vector] | None = None
-    """Set for a bare selector: times (Unix seconds) of the samples instead of values."""
+    """Set for a bare selector, but for one with offset and ``@``: times (Unix seconds) of the samples."""
 
 
 @dataclass(frozen=True, slots=True)

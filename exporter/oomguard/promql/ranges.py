@@ -58,17 +58,26 @@ def extrapolated(length: int, *, counter: bool, per_second: bool) -> Over:
         sampled = (times[-1] - times[0]) / 1000
         average = sampled / steps
         threshold = average * 1.1
-        if to_start >= threshold:
-            to_start = average / 2
-        if counter and change > 0 and first >= 0:
-            # A counter can't have been below zero: extrapolate no further than to where it would be zero.
-            to_start = min(to_start, sampled * (first / change))
+        # A counter can't have been below zero: extrapolate no further than to where it would be zero.
+        to_zero = sampled * (first / change) if counter and change > 0 and first >= 0 else None
+        to_start = start_gap(to_start, threshold, average, to_zero)
         if to_end >= threshold:
             to_end = average / 2
         factor = (sampled + to_start + to_end) / sampled
         return change * (factor / seconds if per_second else factor)
 
     return function
+
+
+def start_gap(to_start: float, threshold: float, average: float, to_zero: float | None) -> float:
+    """How far before its first sample (seconds) a series is extended: not to a start further off than `threshold`.
+
+    Since Prometheus 2.53 the distance to where a counter would be zero shortens what is left after the threshold;
+    before, it was what the threshold was held against.
+    """
+    if to_start >= threshold:
+        to_start = average / 2
+    return to_start if to_zero is None or to_zero >= to_start else to_zero
 
 
 def irate(times: Sequence[int], values: Sequence[float], _end: int, _time: int) -> float | None:

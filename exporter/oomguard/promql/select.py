@@ -75,7 +75,9 @@ def instant(selector: Selector, offset: int, at: int | str | None) -> VectorNode
                 vector.append((labels, found[0] / 1000))
         return vector
 
-    return VectorNode(plain if not offset and at is None else shifted, selector, timestamps)
+    # Prometheus forgets the offset of a selector with an @ in timestamp() (engine.go).
+    known = None if at is not None and offset else timestamps
+    return VectorNode(plain if not offset and at is None else shifted, selector, known)
 
 
 def ranged(selector: Selector, length: int, offset: int, at: int | str | None) -> MatrixNode:
