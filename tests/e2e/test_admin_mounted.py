@@ -7,15 +7,22 @@ import contextlib
 import http.client
 import json
 import os
+import select
+import shutil
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.guarded import WORKLOADS
+from tests.support.boxes import require
+from tests.support.client import wait_for
+from tests.support.fake_sidecar import FakeSidecar
+from tests.support.guarded import WORKLOADS, free_port
 
 from oomguard.hook import Guard
 
@@ -51,10 +58,10 @@ class Service:
         return found
 
 
-@pytest.fixture(params=["aiohttp", "wsgi"])
-def service(request: pytest.FixtureRequest) -> Iterator[Service]:
-    command = [sys.executable, str(WORKLOADS / "mounted_admin.py"), request.param]
-    env = {**os.environ, "OOMGUARD_TOKEN": TOKEN, "OOMGUARD_TARGET": "api"}
+@contextlib.contextmanager
+def running(framework: str, **variables: str) -> Iterator[Service]:
+    command = [sys.executable, str(WORKLOADS / "mounted_admin.py"), framework]
+    env = {**os.environ, "OOMGUARD_TOKEN": TOKEN, "OOMGUARD_TARGET": "api", **variables}
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -62,6 +69,12 @@ def service(request: pytest.FixtureRequest) -> Iterator[Service]:
             assert process.poll() is None, "the application has ended"
         finally:
             process.kill()
+
+
+@pytest.fixture(params=["aiohttp", "wsgi"])
+def service(request: pytest.FixtureRequest) -> Iterator[Service]:
+    with running(request.param) as started:
+        yield started
 
 
 def firing(**labels: str) -> dict[str, Any]:
@@ -130,6 +143,68 @@ def test_the_application_serves_while_a_step_is_under_way_and_a_redelivery_joins
         1,
         ["gate", "blocks"],
     )
+
+
+def test_the_sidecar_and_admin_take_turns(tmp_path: Path) -> None:
+    with FakeSidecar(tmp_path) as sidecar, running("aiohttp", OOMGUARD_RUNTIME_DIR=str(tmp_path)) as service:
+        hook = sidecar.accept()
+        service.ask("GET", "/arm")
+        order = threading.Thread(target=service.cleanup, args=({"steps": ["caches"]},))
+        order.start()
+        while service.memory()["run"] is None:
+            pass
+        hook.question("step", step="gc")
+        assert service.memory()["reading_age"] != 0, "a step is under way"
+        assert select.select([hook.socket], [], [], 0) == ([], [], []), "the sidecar's waits for its end"
+        service.ask("GET", "/release")
+        assert hook.receive()["step"]["status"] == "done"
+        order.join(PATIENCE)
+
+
+@pytest.mark.real
+def test_an_alertmanager_posts_straight_to_the_application(tmp_path: Path) -> None:
+    binary = shutil.which("prometheus-alertmanager")
+    require(None if binary else "prometheus-alertmanager is not installed (tests/apt.txt)")
+    port = free_port()
+    with running("aiohttp") as service, (tmp_path / "log").open("w") as log:
+        (tmp_path / "token").write_text(TOKEN)
+        (tmp_path / "alertmanager.yml").write_text(
+            f"""
+route: {{receiver: app, group_wait: 0s, group_interval: 1s}}
+receivers:
+  - name: app
+    webhook_configs:
+      - url: http://127.0.0.1:{service.port}/admin/cleanup
+        http_config: {{authorization: {{credentials_file: {tmp_path}/token}}}}
+"""
+        )
+        command = [
+            str(binary),
+            f"--config.file={tmp_path}/alertmanager.yml",
+            f"--storage.path={tmp_path}/data",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--cluster.listen-address=",
+        ]
+        with subprocess.Popen(command, stderr=log) as alertmanager:
+            try:
+                wait_for(port, "/-/ready", timeout=PATIENCE)
+                service.ask("GET", "/fill")
+                full = service.memory()["rss"]
+                labels = {
+                    "alertname": "MemoryHigh",
+                    "action": "cleanup",
+                    "steps": "caches,trim",
+                    "goal": "1MiB",
+                }
+                alerts = json.dumps([{"labels": {**labels, "target": "api"}}]).encode()
+                headers = {"Content-Type": "application/json"}
+                assert Service(port).ask("POST", "/api/v2/alerts", alerts, headers)[0] == 200
+                until = time.monotonic() + PATIENCE
+                while full - service.memory()["rss"] < 90 * MIB:
+                    assert time.monotonic() < until, (tmp_path / "log").read_text()
+                    time.sleep(0.05)
+            finally:
+                alertmanager.terminate()
 
 
 # -- ASGI, by its own interface

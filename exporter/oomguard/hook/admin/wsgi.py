@@ -54,7 +54,7 @@ def _headers(environ: Environ) -> dict[str, str]:
     headers = {"content-length": environ.get("CONTENT_LENGTH") or ""}
     if "HTTP_AUTHORIZATION" in environ:
         given: str = environ["HTTP_AUTHORIZATION"]  # bytes, each as a character (PEP 3333, "Unicode issues")
-        headers["authorization"] = given.encode("latin-1").decode("utf-8", "surrogateescape")
+        headers["authorization"] = given.encode("latin-1", "replace").decode("utf-8", "surrogateescape")
     return headers
 
 
