@@ -32,7 +32,7 @@ _TEXTS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _NESTING = re.compile(r"[][{}]")
 
 
-class RefusedError(ValueError):
+class RefusedError(Exception):
     """The body is answered with an error, and nothing is done; `status` is HTTP's."""
 
     def __init__(self, status: int, text: str) -> None:
@@ -88,8 +88,6 @@ def parse(body: bytes, target: str) -> Order:
         if _too_deep(text):
             _refuse(400, f"the body is nested more than {_DEEPEST} deep")
         given = json.loads(text)
-    except RefusedError:
-        raise
     except (ValueError, RecursionError):
         _refuse(400, f"the body is not JSON; send an Alertmanager payload or for example {_EXAMPLE}")
     if not isinstance(given, dict):
