@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 from pathlib import Path
 
 from oomguard.config import DEFAULT_FILE, SETTINGS, Settings, is_switch, load
 from oomguard.errors import ConfigError, Problem, UserError
+
+
+NEEDED = ("aiohttp", "prometheus_client", "promql_parser", "yaml")
+"""What the sidecar imports beyond the standard library."""
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -53,10 +58,17 @@ def number(text: str) -> int:
 
 def needs_sidecar() -> None:
     """Raise UserError where only the hook is installed."""
-    try:
-        import aiohttp  # noqa: F401, PLC0415
-        import prometheus_client  # noqa: F401, PLC0415
-    except ImportError as error:
-        raise UserError(
-            f"{error.name} is not installed: the sidecar needs pip install 'oomguard[sidecar]'"
-        ) from None
+    for package in NEEDED:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise UserError(
+                f"{error.name} is not installed: the sidecar needs pip install 'oomguard[sidecar]'"
+            ) from None
+
+
+def check_alerting(settings: Settings) -> None:
+    """Raise ConfigError for rules and routes that the sidecar could not read: here somebody sees it."""
+    from oomguard import loading  # noqa: PLC0415 - needs what needs_sidecar has looked for
+
+    loading.load(settings)

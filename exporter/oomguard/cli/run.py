@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from oomguard import inject, runtime, supervisor
-from oomguard.cli.options import add_settings, number, settings_from
+from oomguard.cli.options import NEEDED, add_settings, check_alerting, number, settings_from
 from oomguard.config import Settings
 from oomguard.errors import UserError
 
@@ -88,9 +88,10 @@ def start(
     hook: bool = True,
 ) -> int:
     """Become the supervisor of `command`; raises UserError before that point only."""
-    for package in ("aiohttp", "prometheus_client"):
+    for package in NEEDED:
         if importlib.util.find_spec(package) is None:
             raise UserError(f"{package} is not installed: the sidecar needs pip install 'oomguard[sidecar]'")
+    check_alerting(settings)
     place = runtime.prepare(settings.runtime_dir, str(os.getpid()))
     environment = inject.environment(os.environ, place.variable, target=settings.target, inject=hook)
     sidecar = [sys.executable, "-I", "-m", "oomguard", "sidecar", settings.to_json()]

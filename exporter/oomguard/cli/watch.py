@@ -7,7 +7,7 @@ import os
 
 from oomguard import log, runtime
 from oomguard.attach import Follower, Selector
-from oomguard.cli.options import add_settings, needs_sidecar, number, settings_from
+from oomguard.cli.options import add_settings, check_alerting, needs_sidecar, number, settings_from
 from oomguard.errors import UserError
 
 
@@ -45,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
         )
     )
     needs_sidecar()
+    check_alerting(settings)
     from oomguard.app import guard  # noqa: PLC0415 - brings aiohttp, which needs_sidecar has looked for
 
     log.setup(settings.log_level, settings.log_format)
