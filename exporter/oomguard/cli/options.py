@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import os
 from pathlib import Path
 
 from oomguard.config import DEFAULT_FILE, SETTINGS, Settings, is_switch, load
 from oomguard.errors import ConfigError, Problem, UserError
-
 
 NEEDED = ("aiohttp", "prometheus_client", "promql_parser", "yaml")
 """What the sidecar imports beyond the standard library."""
@@ -59,12 +58,8 @@ def number(text: str) -> int:
 def needs_sidecar() -> None:
     """Raise UserError where only the hook is installed."""
     for package in NEEDED:
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise UserError(
-                f"{error.name} is not installed: the sidecar needs pip install 'oomguard[sidecar]'"
-            ) from None
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"{package} is not installed: the sidecar needs pip install 'oomguard[sidecar]'")
 
 
 def check_alerting(settings: Settings) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import os
 import shutil
 import sys
 from pathlib import Path
 
 from oomguard import inject, runtime, supervisor
-from oomguard.cli.options import NEEDED, add_settings, check_alerting, number, settings_from
+from oomguard.cli.options import add_settings, check_alerting, needs_sidecar, number, settings_from
 from oomguard.config import Settings
 from oomguard.errors import UserError
 
@@ -88,9 +87,7 @@ def start(
     hook: bool = True,
 ) -> int:
     """Become the supervisor of `command`; raises UserError before that point only."""
-    for package in NEEDED:
-        if importlib.util.find_spec(package) is None:
-            raise UserError(f"{package} is not installed: the sidecar needs pip install 'oomguard[sidecar]'")
+    needs_sidecar()
     check_alerting(settings)
     place = runtime.prepare(settings.runtime_dir, str(os.getpid()))
     environment = inject.environment(os.environ, place.variable, target=settings.target, inject=hook)
