@@ -17,57 +17,56 @@ START = 1_700_000_000_000
 MINUTES = 80
 END = START + MINUTES * 60_000
 
+STRANGE = {
+    "nan": (math.nan, 1.0, 2.0),
+    "inf": (math.inf, 3.0),
+    "mixed": (math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, -1.5, 1e300, -1e-300),
+    "steady": (0.1,),
+}
+
 
 def data_set(seed=1):
     """[(labels, [(Unix ms, value), …])]."""
     rng = random.Random(seed)
     series = []
-
-    def add(name, labels, points):
-        series.append((make_labels(name, labels), list(points)))
-
     for job in ("api", "web"):
-        add("limit_bytes", {"job": job}, _walk(rng, 60, lambda _i, j=job: 2e9 if j == "api" else 1e9))
-        add(
-            "build_info",
-            {"job": job, "version": "1.2" if job == "api" else "2.0"},
-            _walk(rng, 60, lambda _: 1.0),
-        )
+        limit = 2e9 if job == "api" else 1e9
+        series.append(("limit_bytes", {"job": job}, _walk(rng, 60, lambda _, limit=limit: limit)))
+        version = {"job": job, "version": "1.2" if job == "api" else "2.0"}
+        series.append(("build_info", version, _walk(rng, 60, lambda _: 1.0)))
         for number in range(3):
-            instance = f"{job}-{number}:90{number}0"
-            here = {"job": job, "instance": instance}
-            for code in ("200", "404", "500"):
-                if code == "404" and number == 2:
-                    continue
-                add(
-                    "http_requests_total",
-                    {**here, "code": code, "method": "get"},
-                    _counter(rng, 15, code == "500"),
-                )
-            add("errors_total", here, _gaps(rng, _counter(rng, 60, reset=True)))
-            add("memory_bytes", here, _gauge(rng, 15, 5e8, 3e6))
-            if number:
-                add("temperature_celsius", here, _stale(rng, _gauge(rng, 60, -3, 0.7)))
-            add("queue_length", {**here, "queue": "a"}, _walk(rng, 15, lambda _: float(rng.randrange(5))))
-            add(
-                "queue_length",
-                {**here, "queue": "b"},
-                _gaps(rng, _walk(rng, 15, lambda _: float(rng.randrange(4)))),
-            )
-            for le, points in _histogram(rng, number):
-                add("latency_seconds_bucket", {**here, "le": le}, points)
-    strange = (math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, -1.5, 1e300, -1e-300)
-    for kind in ("nan", "inf", "mixed"):
-        pool = {"nan": (math.nan, 1.0, 2.0), "inf": (math.inf, 3.0), "mixed": strange}[kind]
-        add("strange", {"kind": kind}, _walk(rng, 15, lambda _, pool=pool: rng.choice(pool)))
-    add("strange", {"kind": "steady"}, _walk(rng, 15, lambda _: 0.1))
+            series += _instance(rng, job, number)
+    for kind, pool in STRANGE.items():
+        series.append(("strange", {"kind": kind}, _walk(rng, 15, lambda _, pool=pool: rng.choice(pool))))
     for name in ("left_total", "right_total"):
         for a in "123":
-            add(name, {"a": a, "b": "x" if a == "1" else "y"}, _counter(rng, 30, reset=True))
-    add("right_total", {"a": "2", "b": "z"}, _counter(rng, 30, reset=False))
-    add("brief", {"job": "api"}, _walk(rng, 15, lambda i: float(i)))
-    series[-1][1][40:] = [(series[-1][1][40][0], STALE)]
-    return series
+            labels = {"a": a, "b": "x" if a == "1" else "y"}
+            series.append((name, labels, _counter(rng, 30, reset=True)))
+    series.append(("right_total", {"a": "2", "b": "z"}, _counter(rng, 30, reset=False)))
+    brief = _walk(rng, 15, float)[:41]
+    series.append(("brief", {"job": "api"}, [*brief[:-1], (brief[-1][0], STALE)]))
+    return [(make_labels(name, labels), points) for name, labels, points in series]
+
+
+def _instance(rng, job, number):
+    """The series of one of a job's instances."""
+    here = {"job": job, "instance": f"{job}-{number}:90{number}0"}
+    for code in ("200", "404", "500"):
+        if code != "404" or number != 2:
+            labels = {**here, "code": code, "method": "get"}
+            yield "http_requests_total", labels, _counter(rng, 15, reset=code == "500")
+    yield "errors_total", here, _gaps(rng, _counter(rng, 60, reset=True))
+    yield "memory_bytes", here, _gauge(rng, 15, 5e8, 3e6)
+    if number:
+        yield "temperature_celsius", here, _stale(rng, _gauge(rng, 60, -3, 0.7))
+    yield "queue_length", {**here, "queue": "a"}, _walk(rng, 15, lambda _: float(rng.randrange(5)))
+    yield (
+        "queue_length",
+        {**here, "queue": "b"},
+        _gaps(rng, _walk(rng, 15, lambda _: float(rng.randrange(4)))),
+    )
+    for le, points in _histogram(rng, number):
+        yield "latency_seconds_bucket", {**here, "le": le}, points
 
 
 def storage_of(series):

@@ -60,11 +60,11 @@ class Grammar:
     def duration(self, least=1, most=40):
         return f"{self.rng.randrange(least, most) * 15 + 7}s"
 
-    def modifiers(self):
+    def modifiers(self, *, both=True):
         text = ""
         if self.rng.random() < 0.12:
             text += f" offset {self.rng.choice(('15s', '1m', '5m', '10m', '-1m', '-90s'))}"
-        if self.rng.random() < 0.06:
+        if self.rng.random() < 0.06 and (both or not text):
             fixed = START + self.rng.randrange(300, (END - START) // 1000) * 1000 + 500
             at = self.rng.choice((f"{fixed / 1000:.3f}", f"{fixed / 1000:.3f}", "start()", "end()"))
             text = f" @ {at}{text}" if self.rng.random() < 0.5 else f"{text} @ {at}"
@@ -118,7 +118,8 @@ class Grammar:
         name = self.rng.choice(ON_RANGE)
         names = COUNTERS if self.rng.random() < 0.6 else tuple(METRICS)
         if self.rng.random() < 0.15:
-            return f"predict_linear({self.matrix(depth - 1, names)}, {self.rng.choice(('60', '3600', self.scalar(1)))})"
+            ahead = self.rng.choice(("60", "3600", self.scalar(1)))
+            return f"predict_linear({self.matrix(depth - 1, names)}, {ahead})"
         return f"{name}({self.matrix(depth - 1, names)})"
 
     def over_time(self, depth):
@@ -214,6 +215,9 @@ class Grammar:
     def of_vector(self, depth):
         name = self.rng.choice((*OF_VECTOR, "clamp", "clamp_min", "clamp_max", "round", "-", "date"))
         inner = self.vector(depth - 1)
+        if name in {"sin", "cos", "tan"} or (name == "timestamp" and "offset" in inner):
+            # Of a large number these are chaotic: the last digit of the argument decides.
+            inner = self.selector()
         if name == "-":
             return f"-({inner})"
         if name == "clamp":
@@ -236,7 +240,8 @@ class Grammar:
         )
         template = self.rng.choice(("$1", "x${2}y", "$1$2", "$rest", "$$1-$0", "", "fixed", "$1x"))
         target = self.rng.choice(("job", "made", "code", "__name__"))
-        return f'label_replace({inner}, "{target}", "{template}", "{self.rng.choice(("job", "instance"))}", "{pattern}")'
+        source = self.rng.choice(("job", "instance"))
+        return f'label_replace({inner}, "{target}", "{template}", "{source}", "{pattern}")'
 
     def histogram(self, _depth):
         buckets = self.selector(("latency_seconds_bucket",))
@@ -256,8 +261,8 @@ class Grammar:
         return self.rng.choice(
             (
                 f"vector({self.scalar(2)})",
-                f"timestamp({self.vector(depth - 1)})",
-                f"timestamp(({self.selector()}{self.modifiers()}))",
+                f"timestamp(sum({self.vector(depth - 1)}))",
+                f"timestamp(({self.selector()}{self.modifiers(both=False)}))",
                 f"{self.vector(depth - 1)} or vector({self.scalar(1)})",
                 f"+({self.vector(depth - 1)})",
                 f"sum({self.vector(depth - 1)}) / count({self.vector(depth - 1)})",

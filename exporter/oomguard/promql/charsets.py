@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from oomguard.errors import PromqlError
-
 Ranges = tuple[tuple[int, int], ...]
 
 _LAST: Final = 0x10FFFF
@@ -52,11 +50,11 @@ def negated(ranges: Ranges) -> Ranges:
 
 
 def folded(ranges: Ranges) -> Ranges:
-    """The same in both cases; PromqlError for letters beyond ASCII, of which the engines know different pairs."""
+    """The same in both cases; ValueError for letters beyond ASCII, of which the engines know different pairs."""
     result = list(ranges)
     for low, high in ranges:
         if high > 0x7F and (low, high) not in ((0, _LAST), (11, _LAST)):  # noqa: PLR2004 - the end of ASCII
-            raise PromqlError("(?i) is supported for ASCII letters only")
+            raise ValueError("(?i) is supported for ASCII letters only")
         for code in range(low, min(high, 0x7F) + 1):
             letter = chr(code).lower()
             if letter.isalpha():

@@ -40,6 +40,8 @@ class _Part:
     text: str
     chars: Ranges | None = None
     """What it matches, if that is exactly one character, or a loop over one."""
+    single: bool = False
+    """It is exactly one character."""
     varies: bool = False
     """It can match in more than one way from one place."""
     simple: bool = True
@@ -116,7 +118,7 @@ class _Reader:
             varies = any(part.varies for part in parts)
             if len(parts) == 1:
                 return replace(parts[0], text=text)
-            return _Part(text, None, varies, not varies or self._separated(parts), loops)
+            return _Part(text, None, varies=varies, simple=not varies or self._separated(parts), loops=loops)
         # Alternatives that begin with different characters leave no choice; none may hold one inside.
         firsts = [branch[0].chars if branch else None for branch in branches]
         plain = not any(part.varies for branch in branches for part in branch) and all(
@@ -128,17 +130,17 @@ class _Reader:
 
     @staticmethod
     def _separated(parts: list[_Part]) -> bool:
-        """Whether some one character stands between the loops of a sequence that none of them can match.
+        """Whether a sequence has one loop, and a character that stands in it once and that no other part matches.
 
         Such a sequence may be repeated: there is one way at most to cut a text into rounds.
         """
-        loops = [part for part in parts if part.varies]
-        if any(part.chars is None for part in loops):
+        if sum(part.varies for part in parts) > 1 or any(part.chars is None for part in parts):
             return False
         return any(
-            part.chars is not None
-            and not part.varies
-            and all(charsets.disjoint(part.chars, loop.chars or ()) for loop in loops)
+            part.single
+            and all(
+                charsets.disjoint(part.chars or (), other.chars or ()) for other in parts if other is not part
+            )
             for part in parts
         )
 
@@ -174,7 +176,7 @@ class _Reader:
         inner = part.loops * (most if 0 < most <= _MANY else 1)
         varies = least != most or part.varies
         simple = part.chars is not None or not varies
-        return _Part(part.text + suffix, part.chars, varies, simple, inner + (1 if endless else 0))
+        return _Part(part.text + suffix, part.chars, False, varies, simple, inner + (1 if endless else 0))
 
     def _atom(self, flags: _Flags, depth: int) -> _Part:
         char = self.rest[0]
@@ -195,10 +197,15 @@ class _Reader:
 
     @staticmethod
     def _one(ranges: Ranges) -> _Part:
-        return _Part(charsets.python_class(ranges), ranges)
+        return _Part(charsets.python_class(ranges), ranges, single=True)
 
     def _cased(self, ranges: Ranges, flags: _Flags) -> Ranges:
-        return charsets.folded(ranges) if flags.fold else ranges
+        if not flags.fold:
+            return ranges
+        try:
+            return charsets.folded(ranges)
+        except ValueError as error:
+            raise self.wrong(str(error)) from None
 
     def _group(self, flags: _Flags, depth: int) -> _Part:
         opening = "("
@@ -217,10 +224,6 @@ class _Reader:
 
     def _escaped(self, flags: _Flags) -> _Part:
         self._take()
-        if self.rest[:1] == "Q":
-            literal, _, self.rest = self.rest[1:].partition("\\E")
-            parts = [self._one(self._cased(((ord(char), ord(char)),), flags)) for char in literal]
-            return _Part("(?:" + "".join(part.text for part in parts) + ")")
         if self.rest[:1] in {"A", "z", "b"}:
             # A word's boundary is one of ASCII in RE2.
             return _Part({"A": r"\A", "z": r"\Z", "b": r"(?a:\b)"}[self._take()])
