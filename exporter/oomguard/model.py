@@ -316,8 +316,14 @@ class Level:
 
     @property
     def seconds_left(self) -> float:
-        """Until the limit is reached at the present rate; infinite when memory does not grow."""
-        return (self.limit - self.used) / self.rate if self.rate > 0 else float("inf")
+        """Until the limit is reached at the present rate; infinite when memory does not grow.
+
+        Infinite too beyond a limit that is not the kernel's: nothing kills there, and it has been passed.
+        """
+        left = self.limit - self.used
+        if self.rate <= 0 or (left < 0 and self.origin is not LimitOrigin.CGROUP):
+            return float("inf")
+        return max(0, left) / self.rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,3 +142,15 @@ def test_growth_counts_ticks_only():
     made.read(0.05)
     assert made.read(0.1, tick=True).rate == 100 * MIB
     assert made.read(0.2).rate == 100 * MIB
+
+
+def test_beyond_a_limit_that_is_not_the_kernels_there_is_time_for_every_step():
+    from oomguard.model import Level, LimitOrigin, UsedKind
+
+    def left(used, origin, rate=100.0):
+        return Level(0.0, used, 1000, origin, UsedKind.PSS, rate).seconds_left
+
+    assert left(900, LimitOrigin.CONFIGURED) == 1.0
+    assert left(1200, LimitOrigin.CONFIGURED) == float("inf"), "it was passed, and nothing killed"
+    assert left(1200, LimitOrigin.CGROUP) == 0.0, "and never less"
+    assert left(900, LimitOrigin.CGROUP, rate=-1.0) == float("inf")

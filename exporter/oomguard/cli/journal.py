@@ -100,9 +100,25 @@ def _step_end(record: Mapping[str, Any]) -> str:
     return line + (f" ({record['reason']})" if record.get("reason") else "")
 
 
+def _request(record: Mapping[str, Any]) -> str:
+    if "alerts" not in record:
+        return f"by hand: {_outcome(record)}"
+    names = ", ".join(record["alerts"])
+    more = f" ({record['count']} alerts)" if record["count"] > len(record["alerts"]) else ""
+    why = f": {record['reason']}" if record.get("reason") not in (None, "", record["outcome"]) else ""
+    return f"{names}{more} from {record['receiver'] or 'somebody'}: {_outcome(record)}{why}"
+
+
+def _alert(record: Mapping[str, Any]) -> str:
+    return f"{record['alert']} ({record['severity']}): {record['summary']}"
+
+
 _TOLD: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "run_start": _run_start,
     "run_end": _run_end,
+    "request": _request,
+    "alert_firing": _alert,
+    "alert_resolved": _alert,
     "step_start": _step_start,
     "step_skipped": _step_skipped,
     "step_end": _step_end,

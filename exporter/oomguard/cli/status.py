@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from typing import Any, Final
 
 from oomguard.cli.client import add_where, call, running
@@ -17,6 +18,8 @@ _HELD: Final = {
     "cooldown": "every step proved ineffective a moment ago",
 }
 """What `held` of the broker means, where it means that something is kept from being done."""
+
+_HEARTBEAT: Final = "Watchdog"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -58,11 +61,21 @@ def _lines(url: str, status: dict[str, Any]) -> list[str]:
             f"memory   {level['ratio']:.1%} of limit: {format_size(level['used'])} / {format_size(level['limit'])} "
             f"(limit: {level['origin']}, counted: {level['kind']}), {status['health']}"
         )
-    if status["alerts"]:
-        lines.append(f"alerts   {', '.join(status['alerts'])}")
+    for alert in status["alerts"]:
+        labels, summary = alert["labels"], alert["annotations"].get("summary", "")
+        if labels["alertname"] != _HEARTBEAT:
+            held = f" ({alert['held']})" if alert["held"] else ""
+            lines.append(f"alert    {labels['alertname']} {alert['state']}{held}: {summary}")
+    if not status["config"]["ok"]:
+        lines.append(f"config   not loaded, older ones go on: {'; '.join(status['config']['problems'])}")
     last = status["cleanup"]["last"]
     if last is not None:
         lines.append(f"cleanup  run {last['run']}: {last['outcome'].replace('_', ' ')}")
+    if status["paused_until"] is not None:
+        until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status["paused_until"]))
+        lines.append(f"paused   until {until}; oomguard pause --end ends it")
+    if status["dry_run"]:
+        lines.append("cleanup  is only journaled (--dry-run)")
     if not status["acts"]:
         lines.append("cleanup  turned off (MEMORY_CLEANUP=0, or act: false): it watches and warns only")
     elif (held := status["cleanup"]["held"]) in _HELD:
