@@ -52,9 +52,13 @@ def _tail(file: Path, limit: int) -> Sequence[Record]:
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.get("time", 0)))
+    stamp = _stamp(record.get("time", 0))
     of = f"run {record['run']}" if record.get("run") is not None else ""
     return f"{stamp}  {of:<8}{record['event'].replace('_', ' '):<15}{told(record)}".rstrip()
+
+
+def _stamp(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def told(record: Mapping[str, Any]) -> str:
@@ -113,10 +117,15 @@ def _alert(record: Mapping[str, Any]) -> str:
     return f"{record['alert']} ({record['severity']}): {record['summary']}"
 
 
+def _silence(record: Mapping[str, Any]) -> str:
+    return f"until {_stamp(record['until'])} by {record['by']}"
+
+
 _TOLD: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "run_start": _run_start,
     "run_end": _run_end,
     "request": _request,
+    "silence": _silence,
     "alert_firing": _alert,
     "alert_resolved": _alert,
     "step_start": _step_start,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 
 from oomguard.cli.client import add_where, call, running
@@ -48,55 +49,63 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _lines(url: str, status: dict[str, Any]) -> list[str]:
+def _lines(url: str, status: dict[str, Any]) -> Iterator[str]:
+    yield f"{status['target']}  {url}"
+    yield _memory(status)
+    yield from _alerts(status)
+    yield from _cleanups(status)
+    if status["advice"]:
+        yield f"advice   {status['advice']}"
+    yield ""
+    yield f"{'process':<12}{'pid':>8}{'rss':>12}{'pss':>12}{'threads':>9}  command"
+    for process in status.get("processes", []):
+        sizes = [format_size(process[key]) if process[key] is not None else "-" for key in ("rss", "pss")]
+        command = process.get("command", process["name"])
+        yield (
+            f"{process['process']:<12}{process['pid']:>8}{sizes[0]:>12}{sizes[1]:>12}"
+            f"{process['threads']:>9}  {_printable(command)[:60]}"
+        )
+    yield ""
+    for name, source in status.get("sources", {}).items():
+        yield f"{name:<12}{source['status']:<12}{source.get('reason', '')}".rstrip()
+    if status["journal"]["error"]:
+        yield f"journal     failed      {status['journal']['error']}"
+
+
+def _memory(status: dict[str, Any]) -> str:
     level = status["level"]
-    lines = [f"{status['target']}  {url}"]
     if level is None:
-        lines.append(
-            "memory   unknown: "
-            + ("waiting for the target" if status["pid"] is None else "see the sources below")
-        )
-    else:
-        lines.append(
-            f"memory   {level['ratio']:.1%} of limit: {format_size(level['used'])} / {format_size(level['limit'])} "
-            f"(limit: {level['origin']}, counted: {level['kind']}), {status['health']}"
-        )
+        why = "waiting for the target" if status["pid"] is None else "see the sources below"
+        return f"memory   unknown: {why}"
+    return (
+        f"memory   {level['ratio']:.1%} of limit: {format_size(level['used'])} / {format_size(level['limit'])} "
+        f"(limit: {level['origin']}, counted: {level['kind']}), {status['health']}"
+    )
+
+
+def _alerts(status: dict[str, Any]) -> Iterator[str]:
     for alert in status["alerts"]:
         labels, summary = alert["labels"], alert["annotations"].get("summary", "")
         if labels["alertname"] != _HEARTBEAT:
             held = f" ({alert['held']})" if alert["held"] else ""
-            lines.append(f"alert    {labels['alertname']} {alert['state']}{held}: {summary}")
+            yield f"alert    {labels['alertname']} {alert['state']}{held}: {_printable(summary)}"
     if not status["config"]["ok"]:
-        lines.append(f"config   not loaded, older ones go on: {'; '.join(status['config']['problems'])}")
+        yield f"config   not loaded, older ones go on: {'; '.join(status['config']['problems'])}"
+
+
+def _cleanups(status: dict[str, Any]) -> Iterator[str]:
     last = status["cleanup"]["last"]
     if last is not None:
-        lines.append(f"cleanup  run {last['run']}: {last['outcome'].replace('_', ' ')}")
+        yield f"cleanup  run {last['run']}: {last['outcome'].replace('_', ' ')}"
     if status["paused_until"] is not None:
         until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status["paused_until"]))
-        lines.append(f"paused   until {until}; oomguard pause --end ends it")
+        yield f"paused   until {until}; oomguard pause --end ends it"
     if status["dry_run"]:
-        lines.append("cleanup  is only journaled (--dry-run)")
+        yield "cleanup  is only journaled (--dry-run)"
     if not status["acts"]:
-        lines.append("cleanup  turned off (MEMORY_CLEANUP=0, or act: false): it watches and warns only")
+        yield "cleanup  turned off (MEMORY_CLEANUP=0, or act: false): it watches and warns only"
     elif (held := status["cleanup"]["held"]) in _HELD:
-        lines.append(f"held     {_HELD[held]}")
-    if status["advice"]:
-        lines.append(f"advice   {status['advice']}")
-    lines.append("")
-    lines.append(f"{'process':<12}{'pid':>8}{'rss':>12}{'pss':>12}{'threads':>9}  command")
-    for process in status.get("processes", []):
-        sizes = [format_size(process[key]) if process[key] is not None else "-" for key in ("rss", "pss")]
-        command = process.get("command", process["name"])
-        lines.append(
-            f"{process['process']:<12}{process['pid']:>8}{sizes[0]:>12}{sizes[1]:>12}"
-            f"{process['threads']:>9}  {_printable(command)[:60]}"
-        )
-    lines.append("")
-    for name, source in status.get("sources", {}).items():
-        lines.append(f"{name:<12}{source['status']:<12}{source.get('reason', '')}".rstrip())
-    if status["journal"]["error"]:
-        lines.append(f"journal     failed      {status['journal']['error']}")
-    return lines
+        yield f"held     {_HELD[held]}"
 
 
 def _printable(text: str) -> str:
