@@ -21,6 +21,8 @@ __all__ = ["FAST_NAMES", "Engine", "Lane", "generator_url"]
 
 FAST_NAMES: Final = frozenset(metric.name for metric in FAST)
 _ALERT_NAMES: Final = (ALERTS.name, ALERTS_FOR_STATE.name)
+# The store holds what /metrics shows as well: rules are to see each alert once, and as Prometheus writes it.
+_COPY: Final = ("engine", "oomguard")
 # After a restart: what sources and hooks need to be heard again, and Prometheus' lookback, the longest that a
 # window's lack of samples is forgiven.
 _HEARD_AGAIN: Final = 15_000
@@ -163,7 +165,7 @@ class Engine:
             alerts = here[rule.identity].pop(0) if here[rule.identity] else None
             for entry in rule.alerts:
                 if alerts is not None:
-                    found.append((alerts, load_alert(entry, alerts.rule, max(0, time - saved_at))))
+                    found.append((alerts, load_alert(entry, alerts.rule, time - saved_at)))
                 elif alert := ended_alert(entry, generator_url(self.external_url, rule.expression), time):
                     ended.append(alert)
         for alerts, active in found:
@@ -187,7 +189,7 @@ class Engine:
             made.update(_ALERT_NAMES)
         # Without rules that read rules, nothing stands between an expression and the store.
         are_read = any(may_read(selector, made) for selector in selectors)
-        self._overlay = Overlay(self._below, made) if are_read else None
+        self._overlay = Overlay(self._below, made, _COPY) if are_read else None
         self._storage = self._overlay if self._overlay is not None else self._below
 
     def _take(self, running: RunningRule, vector: Vector, time: int) -> Sequence[Change]:

@@ -84,12 +84,12 @@ class Directive:
         """Raise ValueError for flags whose effect on this type differs between versions of Go, or that nobody needs."""
         if self.zero and type_ not in {"int", "float64"}:
             raise ValueError(f"printf's flag 0 suits numbers, not {type_}")
-        if self.verb in "xX" and type_ == "float64":
-            raise ValueError(f"printf's %{self.verb} is not supported for a float")
+        if self.verb in "xX" and type_ in {"float64", "any"}:
+            raise ValueError(f"printf's %{self.verb} is not supported for {type_}")
         if type_ == "map[string]string" and (self.verb not in "vs" or self.width):
             raise ValueError("printf shows labels with %v only")
-        if type_ == "int" and self.verb == "q":
-            raise ValueError("printf's %q suits a text, not int")
+        if type_ in {"int", "any"} and self.verb == "q":
+            raise ValueError(f"printf's %q suits a text, not {type_}")
 
     def format(self, value: Value) -> str:
         """The value under this verb; a verb that does not suit it is shown as Go shows it."""

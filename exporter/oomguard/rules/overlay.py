@@ -14,9 +14,11 @@ from oomguard.promql.series import METRIC_NAME, STALE, Labels, Matcher, Series, 
 class Overlay:
     """A storage on top of another; names that no rule makes are passed through."""
 
-    def __init__(self, storage: Storage, names: Collection[str]) -> None:
+    def __init__(self, storage: Storage, names: Collection[str], hidden: tuple[str, str]) -> None:
+        """`names` are those that rules make; of them, the storage's series with the label `hidden` are left out."""
         self._storage = storage
         self._names = frozenset(names)
+        self._hidden = hidden
         self._series: dict[Labels, _Overlaid] = {}
         self._generation = 0
         self._below = storage.generation
@@ -35,12 +37,17 @@ class Overlay:
         found = self._storage.select(name, matchers)
         if name is not None and name not in self._names:
             return found
-        laid: dict[Labels, Series] = {series.labels: series for series in found}
+        laid: dict[Labels, Series] = {
+            series.labels: series for series in found if not self._hides(series.labels)
+        }
         for labels, overlaid in self._series.items():
             if labels in laid or _matches(labels, name, matchers):
                 overlaid.below = laid.get(labels)
                 laid[labels] = overlaid
         return tuple(laid.values())
+
+    def _hides(self, labels: Labels) -> bool:
+        return self._hidden in labels and dict(labels).get(METRIC_NAME) in self._names
 
     def put(self, samples: Mapping[Labels, float], time: int) -> None:
         """Lay samples over the storage; `STALE` ends a series."""

@@ -37,10 +37,11 @@ def dump_alert(alert: ActiveAlert) -> dict[str, Any]:
     }
 
 
-def load_alert(data: Any, rule: AlertRule, downtime: int) -> ActiveAlert:
-    """The alert of `dump_alert`, `downtime` milliseconds later; ValueError where the data is not what it wrote.
+def load_alert(data: Any, rule: AlertRule, elapsed: int) -> ActiveAlert:
+    """The alert of `dump_alert`, `elapsed` milliseconds later; ValueError where the data is not what it wrote.
 
-    Time in which nobody looked does not count as pending (rules/group.go, RestoreForState).
+    Time in which nobody looked does not count as pending (rules/group.go, RestoreForState). Where the clock was
+    set back meanwhile, `elapsed` is negative, and all times go back with it.
     """
     if not isinstance(data, Mapping):
         raise ValueError(f"a saved alert must be an object, not {data!r}")  # noqa: TRY004 - it is data
@@ -60,8 +61,12 @@ def load_alert(data: Any, rule: AlertRule, downtime: int) -> ActiveAlert:
         resolved_at=moments["resolved_at"],
         keep_firing_since=moments["keep_firing_since"],
     )
-    if alert.state is AlertState.PENDING:
-        alert.active_at += downtime
+    if elapsed < 0:
+        for name in _MOMENTS:
+            if (moment := moments[name]) is not None:
+                setattr(alert, name, moment + elapsed)
+    elif alert.state is AlertState.PENDING:
+        alert.active_at += elapsed
     return alert
 
 

@@ -144,6 +144,18 @@ def test_rules_may_read_alerts():
     assert [alert.rule.name for alert in engine.firing()] == ["Many"]
 
 
+def test_the_copies_of_alerts_that_the_exporter_writes_are_not_counted_twice():
+    engine, storage = engine_on(
+        [(RATIO, {}, 0.9)], HIGH, {"record": "n", "expr": 'sum(ALERTS{alertname="High"})'}
+    )
+    engine.evaluate(Lane.ALL, 0)
+    write(engine, storage, 0)
+    copy = {"alertname": "High", "alertstate": "firing", "engine": "oomguard"}
+    storage.add("ALERTS", copy, [(500, 1.0)])
+    engine.evaluate(Lane.ALL, 1000)
+    assert engine.recorded[make_labels("n")] == 1.0
+
+
 def test_alerts_are_not_recorded_where_no_rule_reads_them():
     engine, _ = engine_on([(RATIO, {}, 0.9)], HIGH)
     engine.evaluate(Lane.ALL, 0)
@@ -264,6 +276,17 @@ def test_state_survives_a_restart():
     assert fresh.evaluate(Lane.ALL, 15_999) == []
     assert told(fresh.evaluate(Lane.ALL, 16_000)) == [(ChangeKind.FIRING, "Pending")]
     assert fresh.firing()[0] is firing
+
+
+def test_a_clock_that_was_set_back_over_a_restart_takes_no_alert_back():
+    rule = {**HIGH, "for": "10s"}
+    engine, _ = engine_on([(RATIO, {}, 0.9)], rule)
+    engine.evaluate(Lane.ALL, 100_000)
+    engine.evaluate(Lane.ALL, 110_000)
+    fresh, storage, _ = restarted(engine, 120_000, 20_000, rule)
+    storage.add(RATIO, {}, [(20_000, 0.9)])
+    assert fresh.evaluate(Lane.ALL, 20_000) == []
+    assert [(alert.active_at, alert.fired_at) for alert in fresh.firing()] == [(0, 10_000)]
 
 
 def test_after_a_restart_an_empty_store_resolves_nothing_until_its_sources_are_heard():
