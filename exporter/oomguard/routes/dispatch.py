@@ -84,7 +84,7 @@ class Dispatcher:
         }
 
     def update(self, alerts: Iterable[Alert], now: float) -> None:
-        """Take in alerts that began, changed or were resolved (`ends_at` in the past); others stay as they are."""
+        """Take in alerts that began, changed or were resolved (`ends_at` is set); others stay as they are."""
         self._clock(now)
         for alert in alerts:
             self._take(alert, now)
@@ -217,13 +217,11 @@ class Dispatcher:
     def _take(self, alert: Alert, now: float) -> None:
         fingerprint = alert.fingerprint
         before = self._firing.get(fingerprint)
-        resolved = alert.ends_at is not None and alert.ends_at <= now
-        start = alert.starts_at if before is None else min(alert.starts_at, before.starts_at)
-        if start != alert.starts_at or (alert.ends_at is not None and not resolved):
-            alert = replace(alert, starts_at=start, ends_at=alert.ends_at if resolved else None)
+        if before is not None and before.starts_at < alert.starts_at:
+            alert = replace(alert, starts_at=before.starts_at)
         if alert == before:
             return
-        if not resolved:
+        if alert.ends_at is None:
             self._firing[fingerprint] = alert
         else:
             self._firing.pop(fingerprint, None)
@@ -244,7 +242,10 @@ class Dispatcher:
     def _flush(self, group: Group, now: float) -> Iterator[Notification]:
         """What a group's webhooks must be told now."""
         route = group.route
-        group.next_flush = now + route.group_interval
+        # A flush counts from its time, not from when somebody came to ask: so the repeat interval is waited for in full
+        # intervals, as by Alertmanager's timers.
+        on_time = group.next_flush if now - group.next_flush < route.group_interval else now
+        group.next_flush = on_time + route.group_interval
         group.flushed = True
         group.failed = False
         group.ended = {

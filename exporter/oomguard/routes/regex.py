@@ -27,6 +27,8 @@ _CODE: Final = re.compile(r"\\(?:x(?:([0-9A-Fa-f]{2})|\{([0-9A-Fa-f]{1,6})\})|(0
 _CONTROLS: Final = {"a": r"\x07", "f": r"\x0c", "t": r"\t", "n": r"\n", "r": r"\r", "v": r"\x0b"}
 _REPEAT: Final = re.compile(r"\{(\d+)(?:,(\d*))?\}")
 _MOST_REPEATS: Final = 1000
+_TURKISH: Final = {0x130: "\uf8fe", 0x131: "\uf8ff"}
+"""To characters for private use."""
 
 
 @lru_cache(maxsize=512)
@@ -38,14 +40,17 @@ def compile_regex(text: str) -> Callable[[str], bool]:
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{text!r} is not a regular expression: {error}") from None
     full = compiled.fullmatch
-    return lambda value: full(value) is not None
+    if "(?" not in translated:
+        return lambda value: full(value) is not None
+    # Without regard to case, Python takes the dotted capital and the dotless small i for an i; RE2 does not.
+    return lambda value: full(value.translate(_TURKISH)) is not None
 
 
 class _Translation:
     """One walk over an expression."""
 
     def __init__(self, text: str) -> None:
-        self._text = text
+        self._text = text.translate(_TURKISH) if "(?" in text else text
         self._at = 0
         self._out: list[str] = []
         self._levels: list[list[str]] = [[]]
@@ -158,9 +163,10 @@ class _Translation:
             raise self._refusal("it ends in a backslash")
         if following == "Q":
             end = self._text.find("\\E", self._at)
-            end = len(self._text) if end < 0 else end
+            if end < 0:
+                raise self._refusal("\\Q lacks its \\E")  # the anchors around it would be taken literally
             self._out.append(re.escape(self._text[self._at + 2 : end]))
-            self._at = min(len(self._text), end + 2)
+            self._at = end + 2
         elif following in _ANCHORS:
             self._out.append(_ANCHORS[following])
             self._at += 2
