@@ -20,7 +20,7 @@ END = START + MINUTES * 60_000
 STRANGE = {
     "nan": (math.nan, 1.0, 2.0),
     "inf": (math.inf, 3.0),
-    "mixed": (math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, -1.5, 1e300, -1e-300),
+    "mixed": (math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, -1.5, 1e100, -1e-100),
     "steady": (0.1,),
 }
 

@@ -6,6 +6,10 @@ import math
 from collections.abc import Callable
 from typing import Final
 
+# As Go's constants are: rounded once, from the exact quotient.
+_PER_LN2: Final = 1.4426950408889634
+_LOG10_OF_2: Final = 0.30102999566398120
+
 OfNumber = Callable[[float], float]
 
 
@@ -47,12 +51,12 @@ def log2(value: float) -> float:
     fraction, exponent = math.frexp(value)
     if fraction == 0.5:  # noqa: PLR2004 - a power of two
         return float(exponent - 1)
-    return math.log(fraction) * (1 / math.log(2)) + exponent
+    return math.log(fraction) * _PER_LN2 + exponent
 
 
 def log10(value: float) -> float:
     """Decimal logarithm by Go's formula, which rounds otherwise than C's: of 1000 it is a little under 3."""
-    return log2(value) * (math.log(2) / math.log(10))
+    return log2(value) * _LOG10_OF_2
 
 
 def sgn(value: float) -> float:
