@@ -68,7 +68,7 @@ class Engine:
             running.last_evaluation = time
             try:
                 vector = running.query(storage, time)
-                if vector or running.alerts is None or running.alerts:
+                if vector or running.alerts is None or running.alerts or running.made:
                     changes += self._take(running, vector, time)
             except LimitError as error:
                 changes += error.changes

@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Final
 
 Value = float | int | str | bool | Mapping[str, str]
@@ -47,7 +46,7 @@ def general(value: float, precision: int | None = None) -> str:
     digits, exponent = _digits(value)
     sign = "-" if value < 0 else ""
     if _SMALLEST <= exponent < _LARGEST:
-        return sign + format(Decimal(f"{digits}e{exponent - len(digits) + 1}"), "f")
+        return sign + _plain(digits, exponent)
     fraction = f".{digits[1:]}" if len(digits) > 1 else ""
     return f"{sign}{digits[0]}{fraction}e{exponent:+03d}"
 
@@ -208,11 +207,19 @@ def sprintf(parts: Sequence[str | Directive], values: Sequence[Value]) -> str:
 
 def _digits(value: float) -> tuple[str, int]:
     """The shortest digits of a finite number other than 0, and the decimal exponent of the first."""
-    _, digits, exponent = Decimal(repr(abs(value))).as_tuple()
-    text = "".join(map(str, digits)).lstrip("0")
-    assert isinstance(exponent, int)
-    first = exponent + len(text) - 1
-    return text.rstrip("0"), first
+    mantissa, _, exponent = repr(abs(value)).partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    digits = (whole + fraction).lstrip("0")
+    zeros = len(whole + fraction) - len(digits)
+    return digits.rstrip("0"), len(whole) - zeros - 1 + int(exponent or 0)
+
+
+def _plain(digits: str, exponent: int) -> str:
+    """Digits whose first has this decimal exponent, written out."""
+    if exponent < 0:
+        return "0." + "0" * (-exponent - 1) + digits
+    whole, fraction = digits[: exponent + 1].ljust(exponent + 1, "0"), digits[exponent + 1 :]
+    return f"{whole}.{fraction}" if fraction else whole
 
 
 def _not_finite(value: float) -> str:

@@ -37,8 +37,8 @@ class RunningRule:
         self.failures = 0
         self.alerts = RuleAlerts(rule, group.limit) if isinstance(rule, AlertRule) else None
         self.query = rule.expression.evaluate
-        self._made: set[Labels] = set()
-        """The series of the last evaluation."""
+        self.made: set[Labels] = set()
+        """The series that its last evaluation wrote."""
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -64,21 +64,21 @@ class RunningRule:
 
     def with_ends(self, samples: dict[Labels, float]) -> Mapping[Labels, float]:
         """These samples, and a stale marker for each series that the evaluation before had and they lack."""
-        ended = self._made.difference(samples)
-        self._made = set(samples)
+        ended = self.made.difference(samples)
+        self.made = set(samples)
         samples.update((labels, STALE) for labels in ended)
         return samples
 
     def take_over(self, former: RunningRule) -> None:
         """Go on where the same rule was before a reload."""
-        self._made = former._made
+        self.made = former.made
         self.failures = former.failures
         if self.alerts is not None and former.alerts is not None:
             self.alerts.take_over(former.alerts)
 
     def ends(self) -> Mapping[Labels, float]:
         """Stale markers for all that it made: it is gone."""
-        return dict.fromkeys(self._made, STALE)
+        return dict.fromkeys(self.made, STALE)
 
 
 def alert_samples(alerts: Sequence[ActiveAlert]) -> dict[Labels, float]:

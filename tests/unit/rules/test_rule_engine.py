@@ -156,6 +156,24 @@ def test_the_copies_of_alerts_that_the_exporter_writes_are_not_counted_twice():
     assert engine.recorded[make_labels("n")] == 1.0
 
 
+def test_alerts_that_a_limit_ended_are_marked_stale_when_their_rule_is_well_again():
+    storage = MemoryStorage()
+    storage.add(RATIO, {"target": "a"}, [(0, 0.9)])
+    counting = {"record": "n", "expr": "count(ALERTS)"}
+    engine = Engine(groups(HIGH, counting, limit=1), storage)
+    engine.evaluate(Lane.ALL, 0)
+    write(engine, storage, 0)
+    storage.add(RATIO, {"target": "b"}, [(1000, 0.9)])
+    assert told(engine.evaluate(Lane.ALL, 1000)) == [(ChangeKind.RESOLVED, "High")]
+    assert engine.firing() == ()
+    write(engine, storage, 1000)
+    storage.add(RATIO, {"target": "a"}, [(2000, 0.1)])
+    storage.add(RATIO, {"target": "b"}, [(2000, 0.1)])
+    engine.evaluate(Lane.ALL, 2000)
+    assert all(is_stale(value) for value in engine.recorded.values())
+    assert len(engine.recorded) == 3
+
+
 def test_alerts_are_not_recorded_where_no_rule_reads_them():
     engine, _ = engine_on([(RATIO, {}, 0.9)], HIGH)
     engine.evaluate(Lane.ALL, 0)
