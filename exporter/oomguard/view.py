@@ -21,6 +21,7 @@ from oomguard.inbox import Inbox, Outcome, parse
 from oomguard.journal import Journal
 from oomguard.model import StepOutcome
 from oomguard.reloading import Reloader
+from oomguard.routes.silences import SilenceState
 from oomguard.sources.hooks import Hooks
 from oomguard.state import State
 from oomguard.store import Sample, Store
@@ -166,6 +167,11 @@ class SidecarView:
             "advice": told.advice(snapshot) if snapshot is not None else "",
             "alerts": self._alerting.alerts_held(self._now()),
             "paused_until": self._alerting.paused_until(self._now()),
+            "silences": [
+                silence
+                for silence in self.silences()
+                if silence["status"]["state"] == SilenceState.ACTIVE.value
+            ],
             "config": self._reloader.status(),
             "receivers": self._receivers(),
             "cleanup": {
