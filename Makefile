@@ -6,10 +6,11 @@ STAMPS := $(VENV)/.stamps
 # .venv/.stamps/NAME stands for "installed as the files it depends on say": a second run does nothing.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean packages
+.PHONY: help demo stack test check bench clean packages
 
 help:
 	@echo "make demo    install into $(VENV) and start a leaking service, guarded, with the live page"
+	@echo "make stack   the same service, with the Prometheus and Alertmanager that are installed here, and alerts/"
 	@echo "make test    install what the tests need (apt packages too, when root) and run every test"
 	@echo "make check   linters, types and unit tests: under two minutes"
 	@echo "make bench   measure survival, reaction, footprint and cost; writes bench/RESULTS.md"
@@ -17,6 +18,9 @@ help:
 
 demo: $(STAMPS)/sidecar
 	$(BIN)/oomguard demo
+
+stack: $(STAMPS)/sidecar
+	$(BIN)/python examples/stack/stack.py $(STACK_ARGS)
 
 test: packages $(STAMPS)/examples
 	OOMGUARD_TEST_REAL=$$([ "$$(id -u)" = 0 ] && echo 1 || echo 0) $(BIN)/python -m pytest $(PYTEST_ARGS)
