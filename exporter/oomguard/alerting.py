@@ -178,12 +178,16 @@ class Alerting:
 
     # -- what it tells ------------------------------------------------------------------------
 
-    def samples(self, now: int) -> Iterator[Sample]:
-        """ALERTS, what recording rules made, and counts of silences."""
+    def samples(self, now: int, *, exported: bool) -> Iterator[Sample]:
+        """ALERTS, what recording rules made, and counts of silences; `exported`: for others than the store.
+
+        Where a rule reads ALERTS the store holds them as Prometheus has them, too: see docs/decisions/0012.
+        """
         for labels, value in self.engine.samples().items():
             yield self._sample((*labels, ("engine", "oomguard")), value)
         for labels, value in self._recorded.items():
-            if value == value:  # noqa: PLR0124 - a series that has ended is left out
+            ended = value != value  # noqa: PLR0124 - NaN
+            if not ended and not (exported and _is_alert(labels)):
                 yield self._sample(labels, value)
         counts = self.silences.count(now / 1000)
         for state in SilenceState:
@@ -302,3 +306,9 @@ class Alerting:
                 f"no route leads to the receiver {RECEIVER!r}: alerts are told, but nothing is done by itself",
                 extra=fields(receivers=",".join(sorted(receivers))),
             )
+
+
+def _is_alert(labels: Labels) -> bool:
+    return any(
+        pair in labels for pair in ((METRIC_NAME, m.ALERTS.name), (METRIC_NAME, m.ALERTS_FOR_STATE.name))
+    )

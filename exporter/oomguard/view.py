@@ -74,15 +74,16 @@ class SidecarView:
     def slot(self) -> list[Sample]:
         """Everything that is known now, for a slot of the store."""
         snapshot = self._state.snapshot
-        return [*(snapshot_samples(snapshot) if snapshot is not None else ()), *self._live()]
+        seen = snapshot_samples(snapshot) if snapshot is not None else ()
+        return [*seen, *self._live(exported=False)]
 
     def _scraped(self) -> list[Sample]:
         """For a scrape: the last slot, with what has changed since."""
-        live = self._live()
-        fresh = {sample.metric for sample in live}
-        return [*live, *(sample for sample in self._store.latest() if sample.metric not in fresh)]
+        live = self._live(exported=True)
+        fresh = {sample.metric.name for sample in live} | {m.ALERTS.name, m.ALERTS_FOR_STATE.name}
+        return [*live, *(sample for sample in self._store.latest() if sample.metric.name not in fresh)]
 
-    def _live(self) -> list[Sample]:
+    def _live(self, *, exported: bool) -> list[Sample]:
         """What changes between slow ticks."""
         target, level, guardian, lane = (
             self._state.target,
@@ -112,7 +113,7 @@ class SidecarView:
             Sample(m.STORE_SERIES, (), len(self._store)),
             Sample(m.STORE_REFUSED, (), self._store.refused),
         ]
-        samples.extend(self._alerting.samples(self._now()))
+        samples.extend(self._alerting.samples(self._now(), exported=exported))
         samples.extend(self._reloader.samples())
         samples.append(Sample(m.NOTIFICATION_QUEUE, (), self._queued()))
         samples.extend(self._counters.samples())

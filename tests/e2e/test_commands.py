@@ -105,9 +105,7 @@ def test_status_for_people(running: Running) -> None:
         r"memory   \d+\.\d% of limit: 1\d\d\.\d MiB / 1\.00 GiB \(limit: configured, counted: pss\), healthy",
         memory,
     )
-    assert re.search(
-        rf"^main +{running.pid} +1\d\d\.\d MiB +\S+ MiB +\d+  \S+.*$", done.stdout, re.MULTILINE
-    )
+    assert re.search(rf"^main +{running.pid} +1\d\d\.\d MiB +\S+ MiB +\d+  \S+.*$", done.stdout, re.MULTILINE)
     assert re.search(r"^hook +ok$", done.stdout, re.MULTILINE)
     assert "in registered caches: caches returns it" in done.stdout
 
@@ -157,12 +155,13 @@ def test_a_cleanup_is_waited_for_and_told_step_by_step(running: Running) -> None
 
     lines = running.command("journal").stdout.splitlines()
     assert re.search(
-        r"run start +manual: \d+\.\d MiB of 1\.00 GiB used, goal 64\.0 MiB, steps caches$", lines[-4]
+        r"run start +manual: \d+\.\d MiB of 1\.00 GiB used, goal 64\.0 MiB, steps caches$", lines[-5]
     )
+    assert lines[-4].endswith("request        by hand: started")
     assert re.search(r"step start +caches, \d+\.\d MiB used$", lines[-3])
     assert lines[-2].endswith(step.strip())
     assert lines[-1].endswith(end.strip())
-    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  run \d+ +run start ", lines[-4])
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  run \d+ +run start ", lines[-5])
 
 
 def test_a_cleanup_that_is_not_needed_says_so(running: Running) -> None:
