@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from oomguard import cli
 from oomguard.actions import LADDER
@@ -13,6 +17,7 @@ from oomguard.config import DEFAULT_FILE, FAMILIAR, SETTINGS
 from oomguard.metrics import TABLE, Metric
 
 DOCS = Path(__file__).parent
+RULES = DOCS.parent / "alerts" / "oomguard.rules.yml"
 
 
 def metrics() -> Iterator[str]:
@@ -123,7 +128,80 @@ def commands() -> Iterator[str]:
         yield f"| `{step.name}` | {first.partition(': ')[2]} |"
 
 
-PAGES = {"metrics.md": metrics, "configuration.md": configuration, "commands.md": commands}
+def alerts() -> Iterator[str]:
+    """The alerts: what they mean, at which threshold and why."""
+    text = RULES.read_text(encoding="utf-8")
+    rules = [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+    yield "# Alerts"
+    yield ""
+    yield "Made by `docs/build.py` from the rules in `alerts/oomguard.rules.yml` and their comments; do not edit."
+    yield ""
+    yield (
+        "The rules are ordinary Prometheus rules, and `alerts/alertmanager.yml` is an ordinary Alertmanager "
+        "configuration: the sidecar evaluates these very files itself, and Prometheus and Alertmanager load them as "
+        "they are. Rules that act page nobody; rules that page do not act. Every alert of a target carries "
+        "`target`, and `job` and `instance` where a Prometheus adds them."
+    )
+    for title, wanted in ALERT_KINDS:
+        yield from ("", f"## {title}", "", "| alert | threshold, and why | for | does |", "|---|---|---|---|")
+        for rule in rules:
+            if wanted(rule["labels"]):
+                yield _alert(rule, _reason(text, rule["alert"]))
+    yield from ("", "## Expressions", "")
+    for rule in rules:
+        yield from (f"`{rule['alert']}`:", "", "```promql", *rule["expr"].splitlines(), "```", "")
+    yield (
+        "The sidecar looks every 5 ms to 1 s, a Prometheus at each scrape: a peak of 100 ms fires in the sidecar only."
+    )
+
+
+def _acts(labels: dict[str, str]) -> bool:
+    return "action" in labels
+
+
+def _pages(labels: dict[str, str]) -> bool:
+    return labels["severity"] != "none"
+
+
+def _neither(labels: dict[str, str]) -> bool:
+    return not _acts(labels) and not _pages(labels)
+
+
+ALERT_KINDS = (("What acts", _acts), ("What pages people", _pages), ("The heartbeat", _neither))
+
+
+def _alert(rule: dict[str, Any], reason: str) -> str:
+    labels = rule["labels"]
+    does = "fires always"
+    if _acts(labels):
+        does = " ".join([labels["action"], *([f"`{labels['steps']}`"] if "steps" in labels else [])])
+        does += f", to {labels['goal']}" if "goal" in labels else ""
+    elif _pages(labels):
+        does = f"pages, {labels['severity']}"
+    summary = re.sub(
+        r"\{\{ \$labels\.(\w+) \}\}",
+        r"\1",
+        re.sub(r"\{\{ if .*?\{\{ end \}\}", "", rule["annotations"]["summary"]),
+    )
+    link = f"[{rule['alert']}](../alerts/runbooks/{rule['alert']}.md)"
+    return f"| {link}<br>{summary} | {reason} | {rule['for']} | {does} |"
+
+
+def _reason(text: str, alert: str) -> str:
+    """The comment above a rule."""
+    above = text[: text.index(f"      - alert: {alert}\n")].splitlines()
+    lines: list[str] = []
+    while above and above[-1].strip().startswith("# "):
+        lines.insert(0, above.pop().strip().removeprefix("# "))
+    return " ".join(lines)
+
+
+PAGES = {
+    "metrics.md": metrics,
+    "configuration.md": configuration,
+    "commands.md": commands,
+    "alerts.md": alerts,
+}
 
 
 def main() -> int:
