@@ -12,6 +12,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Final
 
 from oomguard.metrics import Metric
@@ -125,7 +126,8 @@ class StoredSeries:
         low, high = bisect_right(times, start), bisect_right(times, end)
         found_times: Sequence[int] = times[low:high]
         found: Sequence[float] = values[low:high]
-        if any(value != value for value in found):  # noqa: PLR0124 - NaN
+        # A sum is NaN if a value is, and is taken in C: 2 µs for 600 values, a generator's test takes 15.
+        if isnan(sum(found)):
             kept = [(at, value) for at, value in zip(found_times, found, strict=True) if not is_stale(value)]
             found_times, found = [at for at, _ in kept], [value for _, value in kept]
         if start < self.live_time <= end and not self._overtaken() and not is_stale(self.live_value):
