@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from oomguard import metrics as m
 from oomguard.export.prometheus import Exporter, families
-from oomguard.export.series import level_samples, snapshot_samples
+from oomguard.export.series import fast_samples, snapshot_samples, threshold_samples
 from oomguard.export.status import advice, health, snapshot_json
 from oomguard.model import (
     AllocatorStats,
@@ -40,6 +40,7 @@ from oomguard.model import (
     Tree,
     UsedKind,
 )
+from oomguard.thresholds import Thresholds
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "metrics.prom"
 MIB = 1 << 20
@@ -87,11 +88,14 @@ SNAPSHOT = Snapshot(
     own=ok(process("own", 7, 35 * MIB).sample),
 )  # fmt: skip
 LEVEL = Level(10.0, 208 * MIB, 512 * MIB, LimitOrigin.CGROUP, UsedKind.CGROUP, 1024.0)
+LIMITS = Thresholds(high=409 * MIB, critical=460 * MIB, goal=358 * MIB)
 SAMPLES = [
-    *level_samples(LEVEL, "svc", {"high": 409 * MIB, "critical": 460 * MIB, "goal": 358 * MIB}),
+    *fast_samples(LEVEL, "svc", LIMITS),
+    *threshold_samples(LIMITS, "svc"),
     *snapshot_samples(SNAPSHOT),
 ]
 EXPORTER = Exporter(lambda: SAMPLES)
+PROMETHEUS_OWN = (m.ALERTS, m.ALERTS_FOR_STATE)
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
@@ -200,12 +204,12 @@ def test_names_follow_prometheus_rules():
     assert len({metric.name for metric in m.TABLE}) == len(m.TABLE)
     assert len({metric.otel for metric in m.TABLE}) == len(m.TABLE)
     for metric in m.TABLE:
-        assert metric.name.startswith(("oomguard_", "process_"))
+        assert metric.name.startswith(("oomguard_", "process_")) or metric in PROMETHEUS_OWN
         assert metric.name.endswith("_total") == (metric.kind == m.COUNTER), metric.name
         assert metric.name.endswith("_info") == (metric.kind == m.INFO), metric.name
         assert metric.help.endswith("."), metric.name
         for unit, suffix in (("By", "_bytes"), ("s", "_seconds")):
-            if metric.unit == unit:
+            if metric.unit == unit and metric not in PROMETHEUS_OWN:
                 assert metric.name.removesuffix("_total").endswith(suffix), metric.name
 
 

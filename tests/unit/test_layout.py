@@ -12,12 +12,14 @@ PACKAGE = Path(__file__).parents[2] / "exporter" / "oomguard"
 LAYERS = (
     {"errors", "model", "metrics", "sizes"},
     {"promql", "documents"},
-    {"log", "config", "counters", "journal", "store", "runtime"},
+    {"log", "config", "counters", "journal", "store", "runtime", "clock", "persisted", "silencing"},
     {"sources", "rules", "routes"},
-    {"sampler", "policy", "state", "attach", "inject"},
+    {"sampler", "state", "attach", "inject", "thresholds", "keeper", "recording"},
     {"collect", "level", "actions", "export"},
-    {"broker"},
-    {"guardian"},
+    {"wishes"},
+    {"broker", "loading"},
+    {"alerting", "inbox"},
+    {"guardian", "slow", "reloading", "replay"},
     {"view", "web"},
     {"app"},
     {"supervisor", "demo"},
@@ -32,6 +34,8 @@ STANDARD_LIBRARY_ONLY = (
     "journal.py",
     "log.py",
     "runtime.py",
+    "clock.py",
+    "persisted.py",
 )
 
 
@@ -76,6 +80,11 @@ def test_imports_point_one_way(file):
             assert other not in APART or name == "demo", f"{name} must not import the hook"
             if other not in APART:
                 assert layer(other) <= layer(name), f"{name} must not import {other}"
+
+
+@pytest.mark.parametrize("file", modules(), ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_rules_and_routes_know_nothing_of_each_other(file):
+    assert {"rules": "routes", "routes": "rules"}.get(unit(file)) not in imported(file)
 
 
 def test_every_unit_has_its_layer():

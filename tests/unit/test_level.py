@@ -1,6 +1,7 @@
 from oomguard.config import Settings
 from oomguard.level import LevelReader, choose_limit
 from oomguard.model import CgroupMemory, LimitOrigin, MachineMemory, Reading, Status, UsedKind
+from oomguard.state import State
 
 MIB = 1 << 20
 MACHINE = MachineMemory(8 << 30, 4 << 30, 0, 0, 0)
@@ -86,7 +87,7 @@ class Rss:
 
 
 def reader(settings=None, fast=None, rss=None, limit=512 * MIB):
-    made = LevelReader(settings or Settings(), rss or Rss())
+    made = LevelReader(State("t", settings or Settings()), rss or Rss())
     made.update(Reading(Status.OK, cgroup(limit)), Source(fast or Fast()), MACHINE, ())
     return made
 
@@ -107,7 +108,7 @@ def test_under_a_users_own_limit_the_trees_pss_counts():
 
 
 def test_what_cant_be_read_is_unknown():
-    assert LevelReader(Settings(), Rss()).read(1.0) is None, "before the first slow tick"
+    assert LevelReader(State("t"), Rss()).read(1.0) is None, "before the first slow tick"
     assert reader(fast=Fast(values=None)).read(1.0) is None
     assert reader(Settings(used="rss"), rss=Rss(rss=None)).read(1.0) is None
 
@@ -122,7 +123,7 @@ def test_the_reader_is_opened_again_when_another_cgroup_limits():
 
 def test_the_same_cgroup_is_not_opened_twice():
     source = Source(Fast())
-    made = LevelReader(Settings(), Rss())
+    made = LevelReader(State("t"), Rss())
     for _ in range(3):
         made.update(Reading(Status.OK, cgroup(512 * MIB)), source, MACHINE, ())
     assert source.opened == 1
@@ -142,6 +143,15 @@ def test_growth_counts_ticks_only():
     made.read(0.05)
     assert made.read(0.1, tick=True).rate == 100 * MIB
     assert made.read(0.2).rate == 100 * MIB
+
+
+def test_settings_that_are_reloaded_hold_from_the_next_slow_tick():
+    state = State("t", Settings())
+    made = LevelReader(state, Rss())
+    for settings, used in ((Settings(), 188 * MIB), (Settings(used="rss"), 90 * MIB)):
+        state.settings = settings
+        made.update(Reading(Status.OK, cgroup(512 * MIB)), Source(Fast()), MACHINE, ())
+        assert made.read(1.0).used == used
 
 
 def test_beyond_a_limit_that_is_not_the_kernels_there_is_time_for_every_step():

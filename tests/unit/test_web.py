@@ -6,8 +6,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from oomguard.errors import UserError
+from oomguard.errors import ConfigError, Problem, TargetError, UserError
+from oomguard.inbox import Outcome, parse
 from oomguard.web import server
+from oomguard.wishes import Action
 
 TOKEN = "right"
 
@@ -15,6 +17,8 @@ TOKEN = "right"
 class View:
     def __init__(self):
         self.ordered = []
+        self.counted = []
+        self.set = {}
         self.not_ready = ""
         self.refusal = None
 
@@ -34,16 +38,49 @@ class View:
         return {"command_lines": command_lines}
 
     def history(self, since):
-        return {"since": since}
+        return {"since": round(since)}
 
     def journal(self, limit):
         return [{"event": "run_end"}] * limit
 
-    def cleanup(self, steps, goal):
+    def entry(self, number):
+        if number != 7:
+            raise LookupError(f"the journal has no entry {number}")
+        return {"id": number}
+
+    def order(self, body, default):
+        request = parse(body, default)
         if self.refusal is not None:
             raise self.refusal
-        self.ordered.append((steps, goal))
-        return {"run": len(self.ordered)}
+        self.ordered.append((request, default))
+        return {"id": len(self.ordered)}
+
+    def refused(self, outcome):
+        self.counted.append(outcome)
+
+    def alerts(self):
+        return [{"labels": {}}]
+
+    def rules(self):
+        return [{"name": "group"}]
+
+    def silences(self):
+        return list(self.set.values())
+
+    def silence(self, told):
+        if not isinstance(told, dict):
+            raise UserError("a silence is an object")
+        self.set["s1"] = told
+        return "s1"
+
+    def expire(self, silence):
+        if self.set.pop(silence, None) is None:
+            raise LookupError(f"no silence {silence}")
+
+    def reload(self):
+        if self.refusal is not None:
+            raise self.refusal
+        return ["a.rules.yml"]
 
 
 def http(test=None, *, loopback=True, token=TOKEN):
@@ -121,16 +158,35 @@ async def test_command_lines_are_hidden_from_the_network_unless_authenticated(vi
         assert await answer.json() == {"command_lines": False}
 
 
-@http
-async def test_an_order_needs_the_token(view, session):
-    async with session.post("/admin/cleanup", json={}) as answer:
-        assert answer.status == 401
-        assert "OOMGUARD_TOKEN" in (await answer.json())["error"]
-    async with session.post("/admin/cleanup", json={}, headers=bearer("wrong")) as answer:
-        assert answer.status == 403
-    async with session.post("/admin/cleanup", json={}, headers={"Authorization": "Basic cmlnaHQ="}) as answer:
-        assert answer.status == 403
-    assert view.ordered == []
+ORDERS = (
+    ("POST", "/admin/cleanup"),
+    ("POST", "/admin/unload"),
+    ("POST", "/-/reload"),
+    ("POST", "/api/v2/silences"),
+    ("DELETE", "/api/v2/silence/s1"),
+)
+
+
+@pytest.mark.parametrize(("method", "path"), ORDERS)
+def test_an_order_needs_the_token(method, path):
+    @http
+    async def test(view, session):
+        view.set["s1"] = {}
+        async with session.request(method, path, json={}) as answer:
+            assert answer.status == 401
+            assert "OOMGUARD_TOKEN" in (await answer.json())["error"]
+        for wrong in (
+            bearer("wrong"),
+            bearer(""),
+            bearer("rigth\u00e9"),
+            {"Authorization": "Basic cmlnaHQ="},
+        ):
+            async with session.request(method, path, json={}, headers=wrong) as answer:
+                assert (answer.status, "error" in await answer.json()) == (403, True)
+        assert (view.ordered, view.set) == ([], {"s1": {}})
+        assert set(view.counted) == ({Outcome.UNAUTHORIZED} if "/admin/" in path else set())
+
+    test()
 
 
 @http(token=None)
@@ -143,13 +199,18 @@ async def test_without_a_token_nothing_can_be_ordered(view, session):
 
 @http
 async def test_an_order_is_taken(view, session):
-    async with session.post(
-        "/admin/cleanup", json={"steps": ["gc"], "goal": 0.7, "new": 1}, headers=bearer()
-    ) as answer:
-        assert (answer.status, await answer.json()) == (202, {"run": 1})
+    body = {"steps": ["gc"], "goal": 0.7, "new": 1}
+    async with session.post("/admin/cleanup", json=body, headers=bearer()) as answer:
+        assert (answer.status, await answer.json()) == (202, {"id": 1})
     async with session.post("/admin/cleanup", headers=bearer()) as answer:
         assert answer.status == 202
-    assert view.ordered == [(["gc"], 0.7), (None, None)]
+    async with session.post("/admin/unload", headers=bearer()) as answer:
+        assert answer.status == 202
+    assert [(order.steps, default) for order, default in view.ordered] == [
+        (("gc",), Action.CLEANUP),
+        (("caches", "gc", "trim"), Action.CLEANUP),
+        (("models",), Action.UNLOAD),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -164,6 +225,8 @@ async def test_an_order_is_taken(view, session):
         b'{"goal": []}',
         b'{"goal": true}',
         b"\xff",
+        b'{"version": "3", "alerts": []}',
+        b'{"version": "4", "alerts": {}}',
     ],
 )
 def test_a_body_that_is_no_order_is_400_with_the_reason(body):
@@ -172,7 +235,7 @@ def test_a_body_that_is_no_order_is_400_with_the_reason(body):
         async with session.post("/admin/cleanup", data=body, headers=bearer()) as answer:
             assert answer.status == 400
             assert (await answer.json())["error"]
-        assert view.ordered == []
+        assert (view.ordered, view.counted) == ([], [Outcome.MALFORMED])
 
     test()
 
@@ -182,16 +245,64 @@ async def test_a_body_of_more_than_a_megabyte_is_413(view, session):
     async with session.post("/admin/cleanup", data=b" " * (server.MAX_BODY + 1), headers=bearer()) as answer:
         assert answer.status == 413
         assert "error" in await answer.json()
+    assert (view.ordered, view.counted) == ([], [Outcome.MALFORMED])
 
 
 @http
-async def test_what_the_view_refuses_is_told(view, session):
-    view.refusal = UserError("unknown step 'dance'; the steps are caches, gc, trim")
-    async with session.post("/admin/cleanup", json={"steps": ["dance"]}, headers=bearer()) as answer:
-        assert (answer.status, (await answer.json())["error"]) == (422, str(view.refusal))
-    view.refusal = LookupError("waiting for the target")
-    async with session.post("/admin/cleanup", json={}, headers=bearer()) as answer:
-        assert answer.status == 503
+async def test_what_the_view_refuses_is_told_and_counted(view, session):
+    for refusal, status, outcome in (
+        (UserError("unknown step 'dance'; the steps are caches, gc, trim"), 422, Outcome.MALFORMED),
+        (LookupError("waiting for the target"), 503, Outcome.NO_TARGET),
+        (TargetError("the target has ended for good"), 409, Outcome.NO_TARGET),
+    ):
+        view.refusal = refusal
+        async with session.post("/admin/cleanup", json={}, headers=bearer()) as answer:
+            assert (answer.status, (await answer.json())["error"]) == (status, str(refusal))
+        assert view.counted.pop() is outcome
+
+
+@http
+async def test_an_entry_of_the_journal_is_told_or_404(view, session):
+    async with session.get("/api/v1/journal/7") as answer:
+        assert (answer.status, await answer.json()) == (200, {"id": 7})
+    for path in ("8", "x", "-1", "9" * 5000):
+        async with session.get(f"/api/v1/journal/{path}") as answer:
+            assert (answer.status, "error" in await answer.json()) == (404, True), path
+
+
+@http
+async def test_alerts_and_rules_come_in_prometheus_form(view, session):
+    for path, told in (("alerts", {"alerts": [{"labels": {}}]}), ("rules", {"groups": [{"name": "group"}]})):
+        async with session.get(f"/api/v1/{path}") as answer:
+            assert await answer.json() == {"status": "success", "data": told}
+
+
+@http
+async def test_silences_are_set_told_and_ended(view, session):
+    async with session.post("/api/v2/silences", json={"comment": "x"}, headers=bearer()) as answer:
+        assert (answer.status, await answer.json()) == (200, {"silenceID": "s1"})
+    async with session.get("/api/v2/silences") as answer:
+        assert await answer.json() == [{"comment": "x"}]
+    for status in (200, 404):
+        async with session.delete("/api/v2/silence/s1", headers=bearer()) as answer:
+            assert answer.status == status
+    for body in (b"{", b"[]", b"[" * 100_000, b"\xff"):
+        async with session.post("/api/v2/silences", data=body, headers=bearer()) as answer:
+            assert (answer.status, "error" in await answer.json()) == (400, True)
+    async with session.post(
+        "/api/v2/silences", data=b" " * (server.MAX_BODY + 1), headers=bearer()
+    ) as answer:
+        assert (answer.status, "error" in await answer.json()) == (413, True)
+
+
+@http
+async def test_a_reload_that_fails_tells_every_problem(view, session):
+    async with session.post("/-/reload", headers=bearer()) as answer:
+        assert await answer.json() == {"status": "success", "loaded": ["a.rules.yml"]}
+    view.refusal = ConfigError([Problem("a.rules.yml:3", "x"), Problem("routes.yml:1", "y")])
+    async with session.post("/-/reload", headers=bearer()) as answer:
+        assert answer.status == 500
+        assert (await answer.json())["problems"] == ["a.rules.yml:3: x", "routes.yml:1: y"]
 
 
 @http
@@ -206,9 +317,12 @@ async def test_unknown_routes_and_methods_are_told_in_json(view, session):
 async def test_questions_that_make_no_sense_are_400(view, session):
     for path in (
         "/api/v1/history?since=yesterday",
+        "/api/v1/history?since=nan",
+        "/api/v1/history?since=inf",
         "/api/v1/journal?limit=0",
         "/api/v1/journal?limit=-1",
         "/api/v1/journal?limit=all",
+        f"/api/v1/journal?limit={'9' * 5000}",
     ):
         async with session.get(path) as answer:
             assert answer.status == 400, path

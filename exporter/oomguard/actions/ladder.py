@@ -113,7 +113,8 @@ class Ladder:
                 run.join((), dict.fromkeys(("gc", "trim"), run.wanted["models"]))
 
     def _next(self, run: Run, taken: set[str], used: int) -> Step | None:
-        """The cheapest step that is left and that somebody wishes for at this level, but `trim` at once after a step whose memory malloc kept.
+        """The cheapest step that is left and that somebody wishes for at this level, but `trim` at once after a step
+        whose memory malloc kept.
 
         An application that fills its cache again does so at the speed of memcpy, for those pages are resident
         already (400 MB in 30 ms, seen here): what a trim is to return must be returned before that.

@@ -15,6 +15,8 @@ from oomguard.inbox import MalformedError, Outcome
 from oomguard.wishes import Action
 
 MAX_BODY: Final = 1 << 20
+_DIGITS: Final = 15
+"""Of a number in a question: int() refuses those of more than 4300."""
 _PAGE_POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'; img-src data:"
@@ -92,7 +94,7 @@ def build(view: View, token: str | None, *, loopback: bool) -> web.Application:
             web.get("/api/v1/status", routes.status),
             web.get("/api/v1/history", routes.history),
             web.get("/api/v1/journal", routes.journal),
-            web.get(r"/api/v1/journal/{id:\d+}", routes.entry),
+            web.get(r"/api/v1/journal/{id:[0-9]{1,15}}", routes.entry),
             web.get("/api/v1/alerts", routes.alerts),
             web.get("/api/v1/rules", routes.rules),
             web.get("/api/v2/silences", routes.silences),
@@ -142,12 +144,12 @@ class _Routes:
         since = request.query.get("since", "0")
         try:
             return web.json_response(self._view.history(float(since)))
-        except ValueError:
+        except (ValueError, OverflowError):  # infinity is a float, but no time
             _refuse(400, f"since={since!r} is not a time in Unix seconds")
 
     async def journal(self, request: web.Request) -> web.Response:
         limit = request.query.get("limit", "100")
-        if not limit.isdecimal() or not int(limit):
+        if not limit.isdecimal() or len(limit) > _DIGITS or not int(limit):
             _refuse(400, f"limit={limit!r} is not a number of records; write for example limit=100")
         return web.json_response({"records": self._view.journal(int(limit))})
 
