@@ -26,6 +26,7 @@ from oomguard.wishes import Wish
 
 RISE: Final = 0.05
 """Part of the limit by which memory must exceed what a run (or a step) left before it is tried again."""
+_IN_VAIN: Final = (RunOutcome.GOAL_NOT_REACHED, RunOutcome.DRY_RUN)
 FIRST_BACKOFF: Final = 1.0
 LAST_BACKOFF: Final = 60.0
 
@@ -102,7 +103,7 @@ class Restraint:
         """Learn from a whole run."""
         if outcome is RunOutcome.GOAL_REACHED:
             self.relax()
-        elif outcome is RunOutcome.GOAL_NOT_REACHED and run.freed < RISE * level.limit:
+        elif outcome in _IN_VAIN and run.freed < RISE * level.limit:
             self.floor = level.used
             self._tried = run.steps
             self.not_before = level.at + min(LAST_BACKOFF, FIRST_BACKOFF * 2 ** min(self.failures, 10))

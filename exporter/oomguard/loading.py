@@ -106,7 +106,7 @@ def load_rules(path: Path, problems: list[Problem], text: str | None = None) -> 
             try:
                 read_labels(plain, Action.NOTIFY)
             except UserError as error:
-                problems.append(Problem(rule.where, f"rule {rule.name!r}: {error}"))
+                problems.append(Problem(rule.where, f"rule {rule.name}: {error}"))
     return groups
 
 

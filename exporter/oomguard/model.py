@@ -439,6 +439,8 @@ class RunOutcome(enum.Enum):
     NOT_NEEDED = "not_needed"
     DONE = "done"
     """A person asked for steps and no goal: all of them were taken."""
+    DRY_RUN = "dry_run"
+    """No step was taken, for none may be (``--dry-run``)."""
     TARGET_GONE = "target_gone"
     INTERRUPTED = "interrupted"
 

@@ -204,6 +204,7 @@ async def test_a_dry_run_decides_and_journals_and_takes_no_step(box):
     await box.settle()
     assert [s.taken for s in box.steps] == [0, 0, 0]
     assert {record["reason"] for record in box.events("step_skipped")} == {"dry_run"}
+    assert box.broker.last[1] is RunOutcome.DRY_RUN, "nobody is paged for a cleanup that was not tried"
     assert box.tick() is None, "and is not repeated at every tick"
 
 

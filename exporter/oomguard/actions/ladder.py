@@ -103,7 +103,7 @@ class Ladder:
                 return RunOutcome.TARGET_GONE, None
             step = self._next(run, taken, level.used)
             if step is None:
-                return _outcome(run, level.used), level
+                return (RunOutcome.DRY_RUN if self.dry_run else _outcome(run, level.used)), level
             taken.add(step.name)
             report = await self._take(step, run, level)
             run.reports.append(report)
