@@ -6,6 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from oomguard import loading
+from oomguard.alerting import Alerting
+from oomguard.clock import UnixClock
 from oomguard.config import Settings
 from oomguard.counters import Counters
 from oomguard.guardian import Guardian
@@ -26,9 +29,13 @@ from oomguard.model import (
     Tree,
     UsedKind,
 )
+from oomguard.silencing import PAUSE
 from oomguard.sources.hooks import Hook
 from oomguard.state import State
+from oomguard.store import Store
 
+START = 1_795_000_000
+"""Unix seconds at which the monotonic clock of these tests stood at 0."""
 MIB = 1 << 20
 LIMIT = 1000 * MIB
 ABSENT = Reading(Status.ABSENT)
@@ -91,18 +98,34 @@ def hook(pid, *, forked=False, frozen=False):
 
 
 class Rig:
+    """A guardian with the rules and routes that ship, over a memory and a clock that the test sets."""
+
     def __init__(self, tmp_path, **settings):
+        self.at = 0.0
         self.reader, self.hooks = Reader(), Hooks()
-        self.state = State("t")
+        clock = UnixClock(lambda: START + self.at, lambda: self.at)
+        self.state = State("t", Settings(**settings), clock)
         self.state.root = ProcessId(1, 1)
         self.journal = Journal(tmp_path / "j")
-        self.guardian = Guardian(
-            Settings(**settings), self.state, self.reader, self.hooks, self.journal, Counters("t")
+        store, counters = Store(), Counters("t")
+        self.alerting = Alerting(
+            loading.load(self.state.settings), store, counters, self.journal, target="t", write=store.live
         )
+        self.guardian = Guardian(
+            self.state, self.reader, self.hooks, self.journal, counters, store, self.alerting,
+            clock=lambda: self.at,
+        )  # fmt: skip
 
     def tick(self, used, at=1.0):
+        self.at = at
         self.reader.used = None if used is None else used * MIB
         return self.guardian._tick(at)
+
+    def now(self):
+        return self.state.clock.milliseconds()
+
+    def runs(self):
+        return [record for record in self.journal.records if record["event"] == "run_start"]
 
     def show(self, *processes):
         tree = Tree(ProcessId(1, 1), processes, 1, 0)
@@ -134,7 +157,7 @@ def on_loop(test):
 
 @on_loop
 async def test_far_below_every_threshold_the_next_one_sets_the_pace(rig, caplog):
-    assert rig.tick(100) == (100 * MIB, (800 * MIB,))
+    assert rig.tick(100) == (100 * MIB, (800 * MIB, 900 * MIB))
     assert rig.events() == []
 
 
@@ -142,8 +165,17 @@ async def test_far_below_every_threshold_the_next_one_sets_the_pace(rig, caplog)
 async def test_growth_and_lateness_bring_the_next_threshold_nearer(rig, caplog):
     rig.guardian.lane.lateness.add(1.0, 0.1)
     rig.reader.rate = 200.0 * MIB
-    _, (threshold,) = rig.tick(600)
-    assert threshold == 780 * MIB
+    assert rig.tick(600) == (600 * MIB, (780 * MIB, 880 * MIB))
+    rig.reader.rate = 0.0
+    assert rig.tick(600, 1.1)[1] == (800 * MIB, 900 * MIB)
+
+
+@on_loop
+async def test_a_fast_climb_acts_at_the_lowered_threshold(rig, caplog):
+    rig.guardian.lane.lateness.add(1.0, 0.1)
+    rig.reader.rate = 200.0 * MIB
+    rig.tick(785)
+    assert [run["alerts"] for run in rig.runs()] == [["MemoryHigh"]]
 
 
 @on_loop
@@ -232,6 +264,94 @@ async def test_a_limit_that_is_resized_moves_the_thresholds(rig, caplog):
     rig.reader.limit = 800 * MIB
     rig.tick(700)
     assert rig.events()[0] == "run_start"
+
+
+@on_loop
+async def test_every_run_is_the_consequence_of_a_rule(rig, caplog):
+    rig.tick(850)
+    assert [(run["alerts"], run["steps"]) for run in rig.runs()] == [
+        (["MemoryHigh"], ["caches", "gc", "trim"])
+    ]
+    rig.tick(950, 1.01)
+    await rig.guardian.broker.finished()
+    assert rig.journal.latest["run_end"]["alerts"] == ["MemoryHigh", "MemoryCritical"]
+
+
+def of(rules="", routes="", **settings):
+    """A test with a rig on rules and routes of its own, and those that ship otherwise."""
+
+    def decorate(test):
+        def run(tmp_path, caplog):
+            for name, text in (("rules", rules), ("routes", routes)):
+                if text:
+                    settings[name] = str(tmp_path / f"{name}.yml")
+                    (tmp_path / f"{name}.yml").write_text(text)
+            with caplog.at_level(logging.INFO, "oomguard"):
+                rig = Rig(tmp_path, **settings)
+            on_loop(test)(rig, caplog)
+
+        run.__name__ = test.__name__
+        return run
+
+    return decorate
+
+
+OWN = """
+groups:
+  - name: own
+    rules:
+      - alert: HalfFull
+        expr: oomguard_memory_used_ratio > 0.5
+        labels: {severity: none, action: cleanup, steps: caches, goal: 30%}
+"""
+
+
+@of(rules=OWN)
+async def test_without_memory_high_nothing_is_done_at_85_percent_but_what_ones_own_rule_says(rig, caplog):
+    rig.tick(490)
+    assert rig.runs() == []
+    rig.tick(510, 1.005)
+    (run,) = rig.runs()
+    assert (run["alerts"], run["steps"], run["goal"]) == (["HalfFull"], ["caches"], 300 * MIB)
+
+
+@of(rules=OWN.replace("0.5", "0.99"))
+async def test_a_level_that_no_rule_speaks_of_is_only_said(rig, caplog):
+    rig.tick(950)
+    assert rig.runs() == []
+    assert any(record.message.startswith("memory usage critical") for record in caplog.records)
+
+
+@of(routes="route: {receiver: nobody}\nreceivers: [{name: nobody}, {name: oomguard}]\n")
+async def test_where_no_route_leads_here_nothing_is_done_and_that_is_said(rig, caplog):
+    rig.tick(950)
+    assert rig.runs() == []
+    assert any("no route leads to the receiver 'oomguard'" in record.message for record in caplog.records)
+
+
+@on_loop
+async def test_a_pause_holds_everything_back_and_its_end_lets_it_act_at_once(rig, caplog):
+    body = {
+        "matchers": [dict(PAUSE)], "startsAt": "2026-11-18T00:00:00Z", "endsAt": "2036-01-01T00:00:00Z",
+        "createdBy": "x", "comment": "y",
+    }  # fmt: skip
+    silence = rig.alerting.silence(body, rig.now())
+    rig.tick(950, 1.0)
+    rig.tick(950, 1.5)
+    assert rig.runs() == []
+    rig.alerting.expire(silence, rig.now())
+    rig.tick(950, 1.505)
+    assert len(rig.runs()) == 1
+
+
+@on_loop
+async def test_a_second_climb_acts_again(rig, caplog):
+    rig.tick(850)
+    await rig.guardian.broker.finished()
+    rig.tick(600, 1.01)
+    rig.tick(850, 1.02)
+    await rig.guardian.broker.finished()
+    assert len(rig.runs()) == 2
 
 
 @on_loop
