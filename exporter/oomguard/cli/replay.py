@@ -11,6 +11,7 @@ from oomguard import loading, recording
 from oomguard.cli.options import needs_sidecar
 from oomguard.config import Settings
 from oomguard.errors import UserError
+from oomguard.log import LOGGER
 from oomguard.replay import Event, Replay
 
 
@@ -31,6 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print every event as it would have come."""
     needs_sidecar()
+    LOGGER.disabled = True  # what a sidecar would log is printed as events
     settings = dataclasses.replace(Settings(), rules=options.rules, routes=options.routes)
     loaded = loading.load(settings)
     moments = list(recording.read(Path(options.recording)))
