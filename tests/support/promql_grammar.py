@@ -225,6 +225,8 @@ class Grammar:
         if name in {"sin", "cos", "tan"} or (name == "timestamp" and "offset" in inner):
             # Of a large number these are chaotic: the last digit of the argument decides.
             inner = self.selector()
+        if name in {"round", "floor", "ceil"}:
+            inner = self.selector() + self.modifiers()
         if name == "-":
             return f"-({inner})"
         if name == "clamp":
@@ -271,7 +273,7 @@ class Grammar:
                 f"timestamp(sum({self.vector(depth - 1)}))",
                 f"timestamp(({self.selector()}{self.modifiers(both=False)}))",
                 f"{self.vector(depth - 1)} or vector({self.scalar(1)})",
-                f"+({self.vector(depth - 1)})",
+                f"0 < +({self.vector(depth - 1)})",
                 f"sum({self.vector(depth - 1)}) / count({self.vector(depth - 1)})",
             )
         )

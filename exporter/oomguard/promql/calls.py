@@ -105,9 +105,9 @@ def _clamp(name: str, arguments: Arguments) -> VectorNode:
 
     def run(query: Query, time: int) -> Vector:
         bottom, top = least(query, time), most(query, time)
+        found = evaluate(query, time)
         if top < bottom:
             return []
-        found = evaluate(query, time)
         return check_unique([(names[ls], largest(bottom, smallest(top, value))) for ls, value in found])
 
     return VectorNode(run)

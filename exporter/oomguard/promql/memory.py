@@ -17,12 +17,13 @@ def make_labels(name: str, labels: Mapping[str, str] | None = None) -> Labels:
 class MemorySeries:
     """The samples of one series, in the order of their times."""
 
-    __slots__ = ("_times", "_values", "labels")
+    __slots__ = ("_ended", "_times", "_values", "labels")
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
         self._times: list[int] = []
         self._values: list[float] = []
+        self._ended = False
 
     def append(self, time: int, value: float) -> None:
         """Adds a sample at Unix ms; ValueError unless it is later than the last one."""
@@ -30,6 +31,7 @@ class MemorySeries:
             raise ValueError(f"sample at {time} does not come after the one at {self._times[-1]}")
         self._times.append(time)
         self._values.append(value)
+        self._ended = self._ended or is_stale(value)
 
     def at(self, time: int, oldest: int) -> tuple[int, float] | None:
         """As `Series.at`."""
@@ -42,7 +44,7 @@ class MemorySeries:
         """As `Series.window`."""
         low, high = bisect_right(self._times, start), bisect_right(self._times, end)
         times, values = self._times[low:high], self._values[low:high]
-        if any(map(is_stale, values)):
+        if self._ended and any(map(is_stale, values)):
             kept = [(t, v) for t, v in zip(times, values, strict=True) if not is_stale(v)]
             return [t for t, _ in kept], [v for _, v in kept]
         return times, values

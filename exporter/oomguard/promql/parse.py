@@ -34,12 +34,13 @@ _LONGEST: Final = timedelta(days=290 * 365)
 _DEEPEST: Final = 100
 """Of a tree: enough for any rule, and far from Python's own limit."""
 
-# Strings are matched first, so that what looks like a modifier inside one is none.
-_SCAN: Final = re.compile(
-    r"""(?P<raw>`[^`]*`) | (?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*') | (?P<comment>\#[^\n]*)
-    | (?P<negative>@\s*-)""",
-    re.VERBOSE | re.DOTALL,
+# Strings and comments, in which nothing means what it looks like.
+_ASIDE: Final = re.compile(
+    r"""`[^`]*` | (?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*') | \#[^\n]*""", re.VERBOSE | re.DOTALL
 )
+_NEGATIVE_AT: Final = re.compile(r"@\s*-")
+_PLUS: Final = re.compile(r"(?:^|[(,])\s*\+(?!\s*(?:[\d.]|inf\b|nan\b))", re.IGNORECASE)
+"""A sign that promql-parser drops: timestamp(+x) is another thing than timestamp(x), and +x[5m] is a mistake."""
 _BYTE_ESCAPE: Final = re.compile(r"(?<!\\)(?:\\\\)*\\(?:x[89a-fA-F]|[23][0-7][0-7])")
 
 
@@ -57,13 +58,16 @@ def parse(text: str) -> tuple[Node, tuple[Selector, ...]]:
 
 def _refuse_misread(text: str) -> None:
     """What promql-parser takes for something else than Prometheus does."""
-    for found in _SCAN.finditer(text):
-        if found["negative"]:
-            raise PromqlError("@ before 1970 is not supported; give a time that is not negative")
+    for found in _ASIDE.finditer(text):
         if found["text"] and _BYTE_ESCAPE.search(found["text"]):
             raise PromqlError(
                 f"byte escapes above \\x7f are not supported: {found['text']}; write the character"
             )
+    bare = _ASIDE.sub(" ", text)
+    if _NEGATIVE_AT.search(bare):
+        raise PromqlError("@ before 1970 is not supported; give a time that is not negative")
+    if _PLUS.search(bare):
+        raise PromqlError("a plus sign before an expression is not supported; remove it")
 
 
 def _node(tree: Any, scope: Scope, depth: int) -> Node:

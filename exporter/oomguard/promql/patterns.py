@@ -23,6 +23,8 @@ _POSIX: Final = re.compile(r"\[:(\^?)(\w+):\]", re.ASCII)
 _HEX: Final = re.compile(r"x(?:([0-9A-Fa-f]{2})|\{([0-9A-Fa-f]{1,6})\})")
 _OCTAL: Final = re.compile(r"0[0-7]{0,2}|[1-7][0-7]{1,2}")
 _CONTROLS: Final = {"a": 7, "f": 12, "t": 9, "n": 10, "r": 13, "v": 11}
+_ANCHORS: Final = {"A": r"\A", "z": r"\Z", "b": r"(?a:\b)"}
+"""Escapes that match no character; a word's boundary is one of ASCII in RE2."""
 _MOST_REPEATS: Final = 1000
 """What RE2 allows."""
 _MANY: Final = 20
@@ -158,7 +160,7 @@ class _Reader:
                 raise self.wrong(f"bad repeat count {text}")
         if not text:
             return part
-        if part.text in {r"\A", r"\Z", r"\b"}:
+        if part.text in _ANCHORS.values():
             raise self.wrong(f"{text} after what matches no character")
         lazy = self._take() if self.rest[:1] == "?" else ""
         if self.rest[:1] in {"*", "+", "?"} or _REPEAT.match(self.rest):
@@ -224,9 +226,8 @@ class _Reader:
 
     def _escaped(self, flags: _Flags) -> _Part:
         self._take()
-        if self.rest[:1] in {"A", "z", "b"}:
-            # A word's boundary is one of ASCII in RE2.
-            return _Part({"A": r"\A", "z": r"\Z", "b": r"(?a:\b)"}[self._take()])
+        if self.rest[:1] and self.rest[0] in _ANCHORS:
+            return _Part(_ANCHORS[self._take()])
         return self._one(self._class_escape(flags))
 
     def _class_escape(self, flags: _Flags) -> Ranges:

@@ -56,7 +56,7 @@ def _expand(piece: str | tuple[str], match: re.Match[str]) -> str:
     if isinstance(piece, str):
         return piece
     name = piece[0]
-    if name.isdecimal():
+    if name == "0" or (name.isdecimal() and name[0] != "0"):
         number = int(name)
         return (match[number] or "") if number <= (match.re.groups) else ""
     return (match[name] or "") if name in match.re.groupindex else ""
