@@ -60,6 +60,12 @@ class _Last:
     reason: str
 
 
+def pause_after(attempts: int, spread: float) -> float:
+    """Seconds to wait after so many failed attempts; `spread` in 0..1 gives the jitter."""
+    wait = min(LONGEST_WAIT, FIRST_WAIT * _GROWTH ** min(attempts - 1, 32))
+    return wait * (1 - _SPREAD + 2 * _SPREAD * spread)
+
+
 class Deliverer:
     """Sends what it is given, and reports what became of it."""
 
@@ -176,11 +182,8 @@ class Deliverer:
 
     async def _pause(self, job: _Job) -> None:
         """Wait before the next attempt, or until there is something newer to tell."""
-        exponent = min(job.attempts - 1, 32)
-        wait = min(LONGEST_WAIT, FIRST_WAIT * _GROWTH**exponent)
-        wait *= 1 - _SPREAD + 2 * _SPREAD * self._spread()
         try:
-            await asyncio.wait_for(job.newer.wait(), wait)
+            await asyncio.wait_for(job.newer.wait(), pause_after(job.attempts, self._spread()))
         except (asyncio.TimeoutError, TimeoutError):
             return
 

@@ -19,6 +19,7 @@ from oomguard.routes.groups import Group, Notification, in_order
 from oomguard.routes.inhibit import Inhibitor
 from oomguard.routes.intervals import any_contains
 from oomguard.routes.nflog import NotificationLog
+from oomguard.routes.payload import fingerprint_of
 from oomguard.routes.silences import Silences
 from oomguard.routes.tree import Route, Router
 
@@ -95,7 +96,7 @@ class Dispatcher:
         For after a start or a reload: nobody else tells of the alerts of rules that are gone.
         """
         alerts = list(firing)
-        present = {alert.fingerprint for alert in alerts}
+        present = {fingerprint_of(alert.labels) for alert in alerts}
         gone = [alert for fingerprint, alert in self._firing.items() if fingerprint not in present]
         self.update([*alerts, *(replace(alert, ends_at=now) for alert in gone)], now)
 
@@ -128,7 +129,8 @@ class Dispatcher:
 
     def wanted(self, notification: Notification) -> bool:
         """Whether a notification is still to be sent: not yet delivered, replaced or muted since."""
-        return notification.serial in self._waiting
+        group = self._waiting.get(notification.serial)
+        return group is not None and group.waiting.get(notification.index) is notification
 
     def delivered(self, notification: Notification, now: float) -> None:
         """It arrived: the receiver is told again only of changes, and after the repeat interval."""
@@ -215,7 +217,7 @@ class Dispatcher:
         self._next_known = False
 
     def _take(self, alert: Alert, now: float) -> None:
-        fingerprint = alert.fingerprint
+        fingerprint = fingerprint_of(alert.labels)
         before = self._firing.get(fingerprint)
         if before is not None and before.starts_at < alert.starts_at:
             alert = replace(alert, starts_at=before.starts_at)
@@ -304,9 +306,10 @@ class Dispatcher:
 
     def _settle(self, notification: Notification) -> Group | None:
         """Take a notification off the list of those that wait; None where it was not wanted any more."""
-        group = self._waiting.pop(notification.serial, None)
-        if group is not None:
-            del group.waiting[notification.index]
+        if not self.wanted(notification):
+            return None
+        group = self._waiting.pop(notification.serial)
+        del group.waiting[notification.index]
         return group
 
     def _muted(self, labels: Mapping[str, str], now: float) -> bool:

@@ -123,7 +123,7 @@ def url_mistake(url: str) -> str:
     except ValueError:
         return "is not a URL; write for example http://127.0.0.1:8080/hook"
     if parts.scheme not in ("http", "https"):
-        return f"scheme {parts.scheme[:16]!r} is not http or https"
+        return "has a scheme that is not http or https"
     if not parts.hostname:
         return "lacks its host; write for example http://127.0.0.1:8080/hook"
     if port == 0 or any(char.isspace() or not char.isprintable() for char in url):
