@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import os
 import signal
@@ -24,7 +23,8 @@ from oomguard.alerting import Alerting
 from oomguard.attach import Follower
 from oomguard.broker import Restraint
 from oomguard.collect import Collector, in_tree, process_tree, rss_reader
-from oomguard.config import DEFAULT_LISTEN, Settings
+from oomguard.config import Settings
+from oomguard.control import ControlPipe
 from oomguard.counters import Counters
 from oomguard.errors import ConfigError, Problem, UserError
 from oomguard.guardian import Guardian
@@ -48,7 +48,7 @@ from oomguard.sources.procfs import oom_score_adj, read_stat
 from oomguard.state import State
 from oomguard.store import Store
 from oomguard.view import SidecarView
-from oomguard.web import server
+from oomguard.web import listening, server
 
 
 class Sidecar:
@@ -162,12 +162,12 @@ class Sidecar:
             raise UserError(
                 f"socket in {self._runtime.variable}: {reason}; name another directory with --runtime-dir"
             ) from None
-        runner, url = await self._listen()
+        app = server.build(self._view, self._runtime.token(), loopback=listening.is_loopback(settings.listen))
+        runner, url = await listening.serve(app, settings.listen)
         with contextlib.suppress(OSError):  # oomguard status then needs --url
             self._runtime.describe(os.getpid(), url)
         if self._control_fd is not None:
-            os.set_blocking(self._control_fd, False)
-            asyncio.get_running_loop().add_reader(self._control_fd, self._controlled, bytearray())
+            ControlPipe(self._control_fd, self).open()
         self._alerting.engine.external_url = url
         self._deliverer = Deliverer(external_url=url, wanted=self._wanted, report=self._reported)
         self._alerting.restore(self._keeper.saved, self._state.clock.milliseconds())
@@ -206,67 +206,6 @@ class Sidecar:
         now = self._state.clock.milliseconds()
         return {"texts": self._alerting.loaded.texts, **self._alerting.dump(now)}
 
-    async def _listen(self) -> tuple[web.AppRunner, str]:
-        host, _, port = self._settings.listen.rpartition(":")
-        host = host.strip("[]")
-        loopback = host in ("localhost", "::1") or host.startswith("127.")
-        app = server.build(self._view, self._runtime.token(), loopback=loopback)
-        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-        await runner.setup()
-        try:
-            await self._start_site(runner, host, int(port))
-        except OSError as error:
-            await runner.cleanup()
-            # asyncio puts a text of its own into strerror, with the address in it a second time; the numbers
-            # of getaddrinfo(3) are not the kernel's.
-            number = None if isinstance(error, socket.gaierror) else error.errno
-            reason = (os.strerror(number) if number else error.strerror or str(error)).lower()
-            raise UserError(
-                f"--listen {self._settings.listen}: {reason}; choose another address with --listen or "
-                "OOMGUARD_LISTEN (port 0 takes any free one)"
-            ) from None
-        address = runner.addresses[0]
-        shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-        return runner, f"http://{shown}:{address[1]}"
-
-    async def _start_site(self, runner: web.AppRunner, host: str, port: int) -> None:
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            if self._settings.listen != DEFAULT_LISTEN or error.errno != errno.EADDRINUSE:
-                raise
-            # A second service on one machine: a port that nobody asked for must not cost it its guard.
-            await web.TCPSite(runner, host, 0).start()
-            LOGGER.warning(
-                f"{DEFAULT_LISTEN} is taken: another port serves the page and /metrics; set --listen"
-            )
-
-    def _controlled(self, buffer: bytearray) -> None:
-        """Lines of the supervisor (oomguard.supervisor.main says which); end of file ends us."""
-        assert self._control_fd is not None
-        try:
-            data = os.read(self._control_fd, 4096)
-        except BlockingIOError:
-            return
-        if not data:
-            asyncio.get_running_loop().remove_reader(self._control_fd)
-            self._stop.set()
-            return
-        buffer += data
-        *lines, rest = bytes(buffer).split(b"\n")
-        buffer[:] = rest
-        for line in lines:
-            words = line.decode(errors="replace").split()
-            if words[:1] == ["target"]:
-                self._target_started(ProcessId(int(words[1]), int(words[2])))
-            elif words[:1] == ["exited"]:
-                self._target_ended(code=int(words[2]))
-            elif words[:1] == ["restarting"]:
-                LOGGER.warning("target restarts", extra=fields(in_seconds=words[1], restart=words[2]))
-            elif words[:1] == ["giving-up"]:
-                self._state.gone = True
-                LOGGER.error("target has failed too often: giving up")
-
     # -- the target ---------------------------------------------------------------------------
 
     def _first_level(self) -> None:
@@ -292,7 +231,8 @@ class Sidecar:
             )
             self._stop.set()
 
-    def _target_started(self, root: ProcessId) -> None:
+    def target_started(self, root: ProcessId) -> None:
+        """The main process is known, for the first time or again."""
         self._found_once = True
         self._state.root = root
         self._state.root_since = time.monotonic()
@@ -306,7 +246,8 @@ class Sidecar:
         LOGGER.info("target found", extra=fields(pid=root.pid))
         self._slow.wake()
 
-    def _target_ended(self, code: int | None = None) -> None:
+    def target_ended(self, code: int | None = None) -> None:
+        """The main process has ended; `code` as a shell tells it, where that is known."""
         root = self._state.root
         if root is None:
             return
@@ -316,6 +257,14 @@ class Sidecar:
         self._state.root = None
         self._state.level = None
         self._slow.wake()
+
+    def gave_up(self) -> None:
+        """No other target will come."""
+        self._state.gone = True
+
+    def supervisor_ended(self) -> None:
+        """There is nothing left to guard, or nobody to tell of it."""
+        self._stop.set()
 
     def _sync_soon(self, descriptor: int) -> None:
         """Have the journal synced; a sync that waits its turn covers all records before it."""
@@ -363,10 +312,10 @@ class Sidecar:
             return
         if found != state.root:
             if state.root is not None:
-                self._target_ended()
+                self.target_ended()
                 state.gone = follower.ends_with_it
             if found is not None:
-                self._target_started(found)
+                self.target_started(found)
 
 
 def _sync(descriptor: int) -> None:

@@ -17,10 +17,11 @@ from oomguard.export import status as told
 from oomguard.export.prometheus import Exporter
 from oomguard.export.series import fast_samples, snapshot_samples, threshold_samples
 from oomguard.guardian import Guardian
-from oomguard.inbox import Inbox, Outcome, parse
+from oomguard.inbox import Inbox, Outcome
 from oomguard.journal import Journal
 from oomguard.model import StepOutcome
 from oomguard.reloading import Reloader
+from oomguard.requests import parse
 from oomguard.routes.silences import SilenceState
 from oomguard.sources.hooks import Hooks
 from oomguard.state import State

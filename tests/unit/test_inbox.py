@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tests.unit.test_broker import LIMITS, MIB, Box
 
 from oomguard.errors import UserError
-from oomguard.inbox import Inbox, MalformedError, Order, Outcome, Payload, parse
+from oomguard.inbox import Inbox, Outcome
+from oomguard.requests import MalformedError, Order, Payload, parse
 from oomguard.wishes import Action
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "alertmanager"

@@ -11,7 +11,8 @@ from typing import Any, Final, NoReturn, Protocol
 from aiohttp import web
 
 from oomguard.errors import ConfigError, TargetError, UserError
-from oomguard.inbox import MalformedError, Outcome
+from oomguard.inbox import Outcome
+from oomguard.requests import MalformedError
 from oomguard.wishes import Action
 
 MAX_BODY: Final = 1 << 20
