@@ -10,6 +10,7 @@ import pytest
 import yaml
 from tests.support.boxes import require
 
+from oomguard import cli
 from oomguard.metrics import BY_NAME, FAST, HISTOGRAM
 from oomguard.sizes import parse_threshold
 
@@ -20,7 +21,7 @@ ROUTES = ALERTS / "alertmanager.yml"
 TESTS = sorted((ALERTS / "tests").glob("*_test.yml"))
 RUNBOOK_URL = "https://github.com/oomguard/oomguard/blob/main/alerts/runbooks"
 SCRAPED = {"job", "instance", "target"}
-COMMANDS = {"run", "watch", "demo", "check", "status", "journal", "cleanup", "pause", "replay"}
+COMMANDS = {name for name, _ in cli.COMMANDS}
 PACKAGES = {"promtool": "prometheus", "amtool": "prometheus-alertmanager"}
 AT_ONCE = {"OOMKilled", "ChildKilled"}
 """What page without waiting: a kill needs no second look."""
