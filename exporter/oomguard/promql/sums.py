@@ -36,7 +36,7 @@ def fsum(values: Sequence[float]) -> float:
         return math.fsum(values)
     except (OverflowError, ValueError):
         total, lost = compensated(values)
-        return total + lost
+        return total if math.isinf(total) else total + lost
 
 
 def mean(values: Sequence[float]) -> float:
