@@ -75,21 +75,16 @@ class Deliverer:
         external_url: str,
         wanted: Callable[[Notification], bool],
         report: Callable[[Notification, Outcome], None],
-        in_process: frozenset[str] = frozenset(),
-        local: Callable[[Notification], None] | None = None,
         spread: Callable[[], float] = random.random,
     ) -> None:
         """Start with nothing; needs no running loop yet.
 
         `wanted` is asked before every attempt (Dispatcher.wanted). `report` hears of every attempt that is tried again
-        and of every end. Receivers of `in_process` are handed to `local`, never to the network. `spread` gives
-        numbers in 0..1 for the jitter.
+        and of every end. `spread` gives numbers in 0..1 for the jitter.
         """
         self._external_url = external_url
         self._wanted = wanted
         self._report = report
-        self._in_process = in_process
-        self._local = local
         self._spread = spread
         self._sender = Sender()
         self._jobs: dict[Key, _Job] = {}
@@ -103,11 +98,6 @@ class Deliverer:
 
     def submit(self, notification: Notification) -> None:
         """Take a notification; to be called on the event loop."""
-        if notification.receiver in self._in_process:
-            if self._local is not None:
-                self._local(notification)
-            self._note(notification, Outcome.DELIVERED, "")
-            return
         job = self._jobs.get(notification.key)
         if job is not None:
             job.notification = notification

@@ -2,7 +2,8 @@ r"""Regular expressions in RE2's syntax (Go's regexp), on Python's `re`: equal w
 
 Anchored at both ends, as in every matcher of Alertmanager and Prometheus. What Python reads differently is
 rewritten (``$``, ``\s``, ``\z``, flags in the middle, POSIX classes, ``{,n}``); what RE2 does not have
-(look-around, references, possessive quantifiers) and what Python does not (``\pL``, ``(?U)``) raises ValueError.
+(look-around, references, possessive quantifiers), what Python does not (``\pL``, ``(?U)``) and what would take
+Python for ever (``(a+)+``) raises ValueError.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _CODE: Final = re.compile(r"\\(?:x(?:([0-9A-Fa-f]{2})|\{([0-9A-Fa-f]{1,6})\})|(0
 _CONTROLS: Final = {"a": r"\x07", "f": r"\x0c", "t": r"\t", "n": r"\n", "r": r"\r", "v": r"\x0b"}
 _REPEAT: Final = re.compile(r"\{(\d+)(?:,(\d*))?\}")
 _MOST_REPEATS: Final = 1000
+_MOST_OF_CHOICES: Final = 4
 _TURKISH: Final = {0x130: "\uf8fe", 0x131: "\uf8ff"}
 """To characters for private use."""
 
@@ -55,6 +57,8 @@ class _Translation:
         self._out: list[str] = []
         self._levels: list[list[str]] = [[]]
         """For every open group: the flags that were set in it or for it, which end with it."""
+        self._choices = [False]
+        """For every open group: whether it can match one text in several ways, by a repetition or alternatives."""
 
     def run(self) -> str:
         while self._at < len(self._text):
@@ -64,7 +68,7 @@ class _Translation:
         return "".join(self._out) + ")" * len(self._levels[0])
 
     def _refusal(self, why: str) -> ValueError:
-        return ValueError(f"{self._text!r} is not a regular expression of RE2: {why}")
+        return ValueError(f"{self._text!r} can't be used as a regular expression: {why}")
 
     def _step(self) -> None:
         char = self._text[self._at]
@@ -79,12 +83,15 @@ class _Translation:
                 raise self._refusal("a closing parenthesis has no opening one")
             self._out.append(")" * (len(self._levels.pop()) + 1))
             self._at += 1
-            self._quantifier()
+            choice = self._choices.pop()
+            self._choices[-1] |= choice
+            self._quantifier(choice=choice)
         elif char in "*+?":
             raise self._refusal(f"nothing that can be repeated stands before {char!r}")
         elif char == "|":
             # A flag holds across alternatives, a Python group with flags would swallow them.
             flags = self._levels[-1]
+            self._choices[-1] = True
             self._out.append(")" * len(flags) + "|" + "".join(f"(?{flag}:" for flag in flags))
             self._at += 1
         elif char in "^$":
@@ -103,16 +110,16 @@ class _Translation:
             on = (on or "m" in plus) and "m" not in minus
         return on
 
-    def _quantifier(self) -> None:
-        """A repetition that follows an atom."""
+    def _quantifier(self, *, choice: bool = False) -> None:
+        """A repetition that follows an atom; `choice`: the atom is a group that matches in several ways."""
         found = self._repetition()
         if not found:
             return
-        if found[0] == "{":
-            low, _, high_text = found[1:-1].partition(",")
-            high = int(high_text or low)
-            if max(int(low), high) > _MOST_REPEATS or int(low) > high:
-                raise self._refusal(f"{found} repeats more than {_MOST_REPEATS} times, or backwards")
+        low, high = {"*": (0, None), "+": (1, None), "?": (0, 1)}.get(found[0]) or self._bounds(found)
+        if choice and (high is None or high > _MOST_OF_CHOICES):
+            # Python tries all the ways, RE2 none twice: on some text of 30 characters it would take hours.
+            raise self._refusal("a repetition of what holds a repetition or alternatives may never end here")
+        self._choices[-1] |= high not in (low, 1)
         self._at += len(found)
         if self._text.startswith("?", self._at):
             found += "?"
@@ -121,6 +128,15 @@ class _Translation:
         if self._repetition():
             raise self._refusal("a repetition follows a repetition; write parentheses")
 
+    def _bounds(self, found: str) -> tuple[int, int | None]:
+        """The least and the most of ``{2}``, ``{2,}`` or ``{2,3}``."""
+        low_text, comma, high_text = found[1:-1].partition(",")
+        low = int(low_text)
+        high = int(high_text) if high_text else None if comma else low
+        if max(low, high or low) > _MOST_REPEATS or (high is not None and low > high):
+            raise self._refusal(f"{found} repeats more than {_MOST_REPEATS} times, or backwards")
+        return low, high
+
     def _repetition(self) -> str:
         rest = self._text[self._at :]
         if rest[:1] in ("*", "+", "?"):
@@ -128,16 +144,20 @@ class _Translation:
         match = _REPEAT.match(rest)
         return match[0] if match is not None else ""
 
+    def _open(self) -> None:
+        self._levels.append([])
+        self._choices.append(False)
+
     def _group(self) -> None:
         rest = self._text[self._at :]
         if not rest.startswith("(?"):
             self._out.append("(")
             self._at += 1
-            self._levels.append([])
+            self._open()
         elif (named := re.match(r"\(\?P<([A-Za-z_]\w*)>", rest)) is not None:
             self._out.append(f"(?P<{named[1]}>")
             self._at += len(named[0])
-            self._levels.append([])
+            self._open()
         elif (flags := re.match(r"\(\?([ims]*)(?:-([ims]+))?([:)])", rest)) is not None:
             wanted = flags[1] + (f"-{flags[2]}" if flags[2] else "")
             self._at += len(flags[0])
@@ -148,7 +168,7 @@ class _Translation:
                 self._levels[-1].append(wanted)  # it holds up to the end of the group around it
             else:
                 self._out.append("(?:")
-                self._levels.append([])
+                self._open()
                 if wanted:
                     self._out.append(f"(?{wanted}:")
                     self._levels[-1].append(wanted)

@@ -197,19 +197,6 @@ def test_a_slow_receiver_does_not_hold_up_another_and_stop_ends_at_once():
     run(scenario())
 
 
-def test_receivers_in_process_never_reach_the_network():
-    async def scenario():
-        taken = []
-        async with Delivery(
-            "{url: 'http://127.0.0.1:1/'}", in_process=frozenset({"hook"}), local=taken.append
-        ) as one:
-            notifications = one.fire()
-            assert one.outcomes == [DELIVERED]
-            assert taken == notifications
-
-    run(scenario())
-
-
 def test_credentials_are_read_again_for_every_delivery(tmp_path):
     async def scenario():
         token = tmp_path / "token"
