@@ -63,6 +63,8 @@ MEMORY_THRESHOLD_RATIO = _gauge("oomguard_memory_threshold_ratio", "oomguard.mem
 # The limiting cgroup.
 CGROUP_USAGE = _gauge("oomguard_cgroup_memory_usage_bytes", "container.memory.usage", "By",
     "Usage of the limiting cgroup, page cache included.")
+CGROUP_LIMIT = _gauge("oomguard_cgroup_memory_limit_bytes", "container.memory.limit", "By",
+    "The tightest limit of the target's cgroup and those above it; left out where there is none.")
 CGROUP_WORKING_SET = _gauge("oomguard_cgroup_memory_working_set_bytes", "container.memory.working_set", "By",
     "Usage less inactive file cache, as cAdvisor and the kubelet count it.")
 CGROUP_RECLAIMABLE = _gauge("oomguard_cgroup_memory_reclaimable_bytes", "oomguard.cgroup.memory.reclaimable", "By",

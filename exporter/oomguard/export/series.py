@@ -89,6 +89,7 @@ def _cgroup(memory: CgroupMemory | None) -> Pairs:
     if memory is None:
         return
     yield m.CGROUP_USAGE, (), memory.usage
+    yield m.CGROUP_LIMIT, (), memory.limit
     yield m.CGROUP_WORKING_SET, (), memory.working_set
     yield m.CGROUP_RECLAIMABLE, (), memory.reclaimable
     for part in ("anon", "file", "shmem", "kernel"):
