@@ -64,7 +64,7 @@ def simple(op: str, vector: VectorNode, groups: label_sets.LabelCache) -> Vector
         found = _groups(evaluate(query, time), groups)
         return [(labels, compute(values)) for labels, values in found.items()]
 
-    return VectorNode(run)
+    return VectorNode(run, sure=vector.sure, light=vector.light)
 
 
 def quantile(q: ScalarNode, vector: VectorNode, groups: label_sets.LabelCache) -> VectorNode:

@@ -69,6 +69,7 @@ def vector_and_scalar(
     """An operation on every sample of a vector; `swapped`: the number stands on the left."""
     evaluate, number = vector.evaluate, scalar.evaluate
     names = label_sets.without_name() if as_bool or op in NAMELESS else label_sets.same()
+    sure, light = vector.sure and scalar.sure, vector.light and scalar.sure
     if op in ARITHMETIC:
         compute = ARITHMETIC[op]
 
@@ -78,7 +79,7 @@ def vector_and_scalar(
                 return check_unique([(names[ls], compute(value, v)) for ls, v in evaluate(query, time)])
             return check_unique([(names[ls], compute(v, value)) for ls, v in evaluate(query, time)])
 
-        return VectorNode(arithmetic)
+        return VectorNode(arithmetic, sure=sure, light=light)
     holds = COMPARISON[op]
     if swapped:
         straight = holds
@@ -95,15 +96,25 @@ def vector_and_scalar(
         found = evaluate(query, time)
         return check_unique([(names[ls], 1.0 if holds(v, value) else 0.0) for ls, v in found])
 
-    return VectorNode(compare_bool if as_bool else compare)
+    return VectorNode(compare_bool if as_bool else compare, sure=sure, light=light)
 
 
 def set_operation(op: str, left: VectorNode, right: VectorNode, matching: Matching) -> VectorNode:
-    """``and``, ``or``, ``unless``: series of one vector by whether the other has a match."""
+    """``and``, ``or``, ``unless``: series of one vector by whether the other has a match.
+
+    A side that is `sure` is not evaluated where nothing can come of it: most rules ask for a window's worth of
+    reckoning only of a target that a look at the present does not acquit. Not in a subquery (`Query.claim`).
+    """
     one, other, signatures = left.evaluate, right.evaluate, matching.signatures()
+    right_first = left.sure and right.light
 
     def both(query: Query, time: int) -> Vector:
-        found, others = one(query, time), other(query, time)
+        if right_first:
+            others = other(query, time)
+            found = one(query, time) if others or query.origins is not None else []
+        else:
+            found = one(query, time)
+            others = other(query, time) if found or not right.sure or query.origins is not None else []
         present = {signatures[labels] for labels, _ in others}
         return [sample for sample in found if signatures[sample[0]] in present]
 
@@ -113,11 +124,17 @@ def set_operation(op: str, left: VectorNode, right: VectorNode, matching: Matchi
         return found + [sample for sample in others if signatures[sample[0]] not in present]
 
     def unmatched(query: Query, time: int) -> Vector:
-        found, others = one(query, time), other(query, time)
+        found = one(query, time)
+        if not found and right.sure and query.origins is None:
+            return []
+        others = other(query, time)
         present = {signatures[labels] for labels, _ in others}
         return [sample for sample in found if signatures[sample[0]] not in present]
 
-    return VectorNode({"and": both, "or": either, "unless": unmatched}[op])
+    sure = left.sure and right.sure and op != "or"
+    return VectorNode(
+        {"and": both, "or": either, "unless": unmatched}[op], sure=sure, light=left.light and right.light
+    )
 
 
 def vectors(op: str, left: VectorNode, right: VectorNode, matching: Matching, *, as_bool: bool) -> VectorNode:
@@ -162,7 +179,10 @@ def vectors(op: str, left: VectorNode, right: VectorNode, matching: Matching, *,
             vector.append((named, result))
         return check_unique(vector)
 
-    return VectorNode(run)
+    # Matched by all their labels, series that differ in more than their names have one partner at most.
+    whole = not (matching.on or matching.labels or matching.many)
+    sure = left.sure and right.sure and whole
+    return VectorNode(run, sure=sure, light=left.light and right.light)
 
 
 def _combination(op: str, *, swapped: bool, as_bool: bool) -> Callable[[float, float], float | None]:

@@ -94,13 +94,14 @@ def _absent_labels(selector: Selector | None) -> Labels:
 
 
 def _clamp(name: str, arguments: Arguments) -> VectorNode:
-    low = ScalarNode(lambda _query, _time: -math.inf)
-    high = ScalarNode(lambda _query, _time: math.inf)
+    low = ScalarNode(lambda _query, _time: -math.inf, sure=True)
+    high = ScalarNode(lambda _query, _time: math.inf, sure=True)
     if name != "clamp_max":
         low = _scalar(name, arguments, 1)
     if name != "clamp_min":
         high = _scalar(name, arguments, 2 if name == "clamp" else 1)
-    evaluate, least, most = _vector(name, arguments, 0).evaluate, low.evaluate, high.evaluate
+    vector, bounded = _vector(name, arguments, 0), low.sure and high.sure
+    evaluate, least, most = vector.evaluate, low.evaluate, high.evaluate
     names = labels.without_name()
 
     def run(query: Query, time: int) -> Vector:
@@ -110,7 +111,7 @@ def _clamp(name: str, arguments: Arguments) -> VectorNode:
             return []
         return check_unique([(names[ls], largest(bottom, smallest(top, value))) for ls, value in found])
 
-    return VectorNode(run)
+    return VectorNode(run, sure=vector.sure and bounded, light=vector.light and bounded)
 
 
 def _round(name: str, arguments: Arguments) -> VectorNode:
@@ -233,7 +234,7 @@ _OTHERS: Final[dict[str, Callable[[str, Arguments], Node]]] = {
     "scalar": _to_scalar,
     "sort": _sorted,
     "sort_desc": _sorted,
-    "time": lambda _n, _a: ScalarNode(lambda _query, time: time / 1000),
+    "time": lambda _n, _a: ScalarNode(lambda _query, time: time / 1000, sure=True),
     "timestamp": _timestamp,
     "vector": _to_vector,
 }

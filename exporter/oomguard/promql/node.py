@@ -64,6 +64,11 @@ class VectorNode:
     """Set for a bare selector, in parentheses or not: absent() takes labels from it."""
     timestamps: Callable[[Query, int], Vector] | None = None
     """Set for a bare selector, but for one with offset and ``@``: times (Unix seconds) of the samples."""
+    sure: bool = False
+    """Known to fail on no series at all, since no two of its own differ in nothing but their names: it need not be
+    evaluated where the rest of the expression leaves nothing of it."""
+    light: bool = False
+    """Reads no ranges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,8 @@ class ScalarNode:
     """Gives a number."""
 
     evaluate: Callable[[Query, int], float]
+    sure: bool = False
+    """Reads no series, and can't fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,8 @@ class MatrixNode:
     """In ms."""
     selector: Selector | None = None
     """Set for a selector, not for a subquery."""
+    sure: bool = False
+    """As of a `VectorNode`."""
 
 
 Node = VectorNode | ScalarNode | StringNode | MatrixNode

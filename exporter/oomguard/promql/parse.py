@@ -83,7 +83,7 @@ def _node(tree: Any, scope: Scope, depth: int) -> Node:
 
 def _number(tree: Any, _scope: Scope, _depth: int) -> ScalarNode:
     value = float(tree.val)
-    return ScalarNode(lambda _query, _time: value)
+    return ScalarNode(lambda _query, _time: value, sure=True)
 
 
 def _instant(tree: Any, scope: Scope, _depth: int) -> VectorNode:

@@ -34,7 +34,7 @@ def over_range(matrix: MatrixNode, function: Over, *, keep_name: bool = False) -
         return vector if keep_name else check_unique(vector)
 
     identity = id(run)
-    return VectorNode(run)
+    return VectorNode(run, sure=matrix.sure)
 
 
 def extrapolated(length: int, *, counter: bool, per_second: bool) -> Over:
@@ -133,7 +133,7 @@ def predict_linear(matrix: MatrixNode, ahead: ScalarNode) -> VectorNode:
         return check_unique(vector)
 
     identity = id(run)
-    return VectorNode(run)
+    return VectorNode(run, sure=matrix.sure and ahead.sure)
 
 
 def regression(times: Sequence[int], values: Sequence[float], origin: int) -> tuple[float, float]:

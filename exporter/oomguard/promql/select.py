@@ -77,7 +77,8 @@ def instant(selector: Selector, offset: int, at: int | str | None) -> VectorNode
 
     # Prometheus forgets the offset of a selector with an @ in timestamp() (engine.go).
     known = None if at is not None and offset else timestamps
-    return VectorNode(plain if not offset and at is None else shifted, selector, known)
+    evaluate = plain if not offset and at is None else shifted
+    return VectorNode(evaluate, selector, known, sure=selector.name is not None, light=True)
 
 
 def ranged(selector: Selector, length: int, offset: int, at: int | str | None) -> MatrixNode:
@@ -95,7 +96,7 @@ def ranged(selector: Selector, length: int, offset: int, at: int | str | None) -
                 windows.append((labels, times, values))
         return windows
 
-    return MatrixNode(evaluate, end, length, selector)
+    return MatrixNode(evaluate, end, length, selector, sure=selector.name is not None)
 
 
 def subquery(inner: VectorNode, length: int, step: int, offset: int, at: int | str | None) -> MatrixNode:
