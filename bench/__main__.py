@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import footprint, hook_cost, reaction, survival
+from bench import alerting, footprint, hook_cost, reaction, survival
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 _HEAD = "# Measurements\n\nMade by `make bench`; do not edit.\n"
@@ -18,14 +18,19 @@ _HEAD = "# Measurements\n\nMade by `make bench`; do not edit.\n"
 def main() -> int:
     """Run the parts asked for; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", help="survival, reaction, footprint, hook (default: all of them)")
-    parser.add_argument("--rounds", type=int, default=100, help="rounds of each line of the reaction table")
+    parser.add_argument(
+        "parts", nargs="*", help="survival, reaction, alerting, footprint, hook (default: all of them)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=100, help="rounds of each line of the reaction table, and of crossing"
+    )
     parser.add_argument("--minutes", type=float, default=10, help="after which the footprint is read")
     arguments = parser.parse_args()
 
     parts: dict[str, Callable[[], str]] = {
         "survival": survival.measure,
         "reaction": lambda: reaction.measure(arguments.rounds),
+        "alerting": lambda: alerting.measure(arguments.rounds),
         "footprint": lambda: footprint.measure(arguments.minutes),
         "hook": hook_cost.measure,
     }
