@@ -1,6 +1,7 @@
 """What an expression does not evaluate because nothing can come of it, and what it evaluates all the same."""
 
 import pytest
+
 from oomguard.errors import PromqlError
 from oomguard.promql import MemoryStorage, compile_expression
 
@@ -40,7 +41,7 @@ def stored(**values):
 def test_a_window_is_not_read_where_the_present_acquits(expression, asked):
     storage = stored(used=1.0, ratio=0.4, limit=1.0)
     assert compile_expression(expression).evaluate(storage, NOW + 1) == []
-    assert storage.asked == asked
+    assert set(storage.asked) == set(asked)
 
 
 @pytest.mark.parametrize(
