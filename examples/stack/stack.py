@@ -131,6 +131,8 @@ def prometheus(
         f"--config.file={config}",
         f"--storage.tsdb.path={folder / 'prometheus'}",
         f"--web.listen-address=127.0.0.1:{port}",
+        # What fired before it had found Alertmanager is told again now, and not after a minute.
+        "--rules.alert.resend-delay=5s",
     ]
     with _server(command, port, folder / "prometheus.log") as server:
         _wait_until_connected(server)
@@ -190,7 +192,7 @@ def _wait(server: Server, path: str) -> None:
             server.get(path)
             return
         if server.process.poll() is not None:
-            raise StackError(f"{server.process.args} has ended: {_last_lines(server.log)}")
+            raise StackError(f"{server.log.stem} has ended: {_last_lines(server.log)}")
         time.sleep(0.05)
     raise StackError(f"{server.url}{path} gave no answer within {PATIENCE:g} s; see {server.log}")
 
