@@ -144,7 +144,7 @@ def vectors(op: str, left: VectorNode, right: VectorNode, matching: Matching, *,
     ones also fail for matches that are filtered out.
     """
     swapped = matching.many == "right"
-    many, one = (right.evaluate, left.evaluate) if swapped else (left.evaluate, right.evaluate)
+    first, second = left.evaluate, right.evaluate
     side = "left" if swapped else "right"
     signatures = matching.signatures()
     results = _result_labels(op, matching, as_bool=as_bool)
@@ -152,7 +152,9 @@ def vectors(op: str, left: VectorNode, right: VectorNode, matching: Matching, *,
     grouped = bool(matching.many)
 
     def run(query: Query, time: int) -> Vector:
-        singles, samples = one(query, time), many(query, time)
+        samples, singles = first(query, time), second(query, time)
+        if swapped:
+            samples, singles = singles, samples
         if not singles or not samples:
             return []
         by_signature: dict[Labels, tuple[Labels, float]] = {}

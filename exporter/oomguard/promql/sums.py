@@ -86,12 +86,15 @@ def power(base: float, exponent: float) -> float:
     try:
         return math.pow(base, exponent)
     except OverflowError:
-        return -math.inf if base < 0 and math.fmod(exponent, 2) in {1.0, -1.0} else math.inf
+        return -math.inf if base < 0 and _odd(exponent) else math.inf
     except ValueError:
         if base == 0:
-            odd = math.fmod(exponent, 2) in {1.0, -1.0}
-            return math.copysign(math.inf, base) if odd else math.inf
+            return math.copysign(math.inf, base) if _odd(exponent) else math.inf
         return math.nan
+
+
+def _odd(value: float) -> bool:
+    return math.isfinite(value) and math.fmod(value, 2) in {1.0, -1.0}
 
 
 def largest(left: float, right: float) -> float:

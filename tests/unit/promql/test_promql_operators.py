@@ -45,6 +45,8 @@ def scalar(text):
         ("-1 ^ 2", -1.0),
         ("(-8) ^ (1 / 3)", math.nan),
         ("0 ^ -1", math.inf),
+        ("0 ^ -Inf", math.inf),
+        ("1 ^ NaN", 1.0),
         ("(-0) ^ -1", -math.inf),
         ("(0 * -1) ^ -3", -math.inf),
         ("10 ^ 400", math.inf),
