@@ -14,6 +14,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from oomguard.routes.config import load
 from oomguard.routes.deliver import Deliverer, Outcome
 from oomguard.routes.dispatch import Dispatcher
 from oomguard.routes.payload import rfc3339
-from oomguard.routes.silences import Silences
+from oomguard.routes.silences import SilenceError, Silences
 
 pytestmark = pytest.mark.real
 
@@ -464,6 +465,95 @@ PARTS = (
     each_webhook_of_a_receiver_is_told,
     credentials_are_sent,
 )
+
+
+MATCHER = {"name": "case", "value": "x", "isRegex": False}
+SILENCE = {"matchers": [MATCHER], "createdBy": "me", "comment": "why"}
+SILENCES: tuple[dict[str, object], ...] = (
+    {},
+    {"matchers": [{**MATCHER, "isEqual": False}, {"name": "b", "value": "y.*", "isRegex": True}]},
+    {"matchers": [{**MATCHER, "isEqual": False}]},
+    {"matchers": [{**MATCHER, "value": ".*", "isRegex": True}]},
+    {"matchers": [{**MATCHER, "value": "(", "isRegex": True}]},
+    {"matchers": [{**MATCHER, "name": "a-b"}]},
+    {"matchers": [{**MATCHER, "name": ""}]},
+    {"matchers": [{"name": "a", "value": "b"}]},
+    {"matchers": [{"name": "a", "isRegex": False}]},
+    {"matchers": [{**MATCHER, "isRegex": 1}]},
+    {"matchers": []},
+    {"matchers": None},
+    {"matchers": "case=x"},
+    {"startsAt": None},
+    {"endsAt": "soon"},
+    {"startsAt": -10, "endsAt": -5},
+    {"startsAt": 20, "endsAt": 10},
+    {"startsAt": 10, "endsAt": 10},
+    {"startsAt": -100},
+    {"startsAt": 100},
+    {"createdBy": None},
+    {"comment": None},
+    {"comment": ""},
+    {"comment": 5},
+    {"id": "00000000-0000-0000-0000-000000000000"},
+    {"unknown": "field"},
+)
+"""What is changed in `SILENCE`; times are seconds from now."""
+
+
+def silence(now: float, changes: dict[str, object]) -> dict[str, object]:
+    made = {**SILENCE, "startsAt": 0, "endsAt": 600, **changes}
+    for key in ("startsAt", "endsAt"):
+        if isinstance(made[key], int):
+            made[key] = rfc3339(now + made[key])
+    return {key: value for key, value in made.items() if value is not None}
+
+
+def theirs(address: str, body: dict[str, object]) -> dict[str, object] | None:
+    """The silence as Alertmanager then tells it; None: it was refused."""
+    try:
+        made = json.loads(call(f"{address}/api/v2/silences", body))["silenceID"]
+    except urllib.error.HTTPError as error:
+        if error.code >= 500:
+            raise
+        return None
+    with urllib.request.urlopen(f"{address}/api/v2/silence/{made}", timeout=PATIENCE) as answer:
+        return dict(json.load(answer))
+
+
+def ours(silences: Silences, body: dict[str, object]) -> dict[str, object] | None:
+    try:
+        made = silences.set(body, time.time())
+    except SilenceError:
+        return None
+    return silences.get(made.id).to_json(time.time())
+
+
+def but_for_chance(told: dict[str, object] | None) -> dict[str, object] | None:
+    """Without ids and what the clock says."""
+    if told is None:
+        return None
+    return {key: value for key, value in told.items() if key not in ("id", "updatedAt", "startsAt", "endsAt")}
+
+
+def test_both_take_and_tell_the_same_silences(tmp_path: Path) -> None:
+    silences = Silences()
+    with alertmanager(tmp_path, CONFIG.replace("BASE", "http://127.0.0.1:1")) as address:
+        for changes in SILENCES:
+            body = silence(time.time(), changes)
+            assert but_for_chance(ours(silences, body)) == but_for_chance(theirs(address, body)), changes
+        for first, then in (
+            ({}, {"endsAt": 1200}),
+            ({}, {"matchers": [{**MATCHER, "value": "y"}]}),
+            ({"startsAt": 100}, {"startsAt": 200}),
+            ({"startsAt": 100}, {"startsAt": 0}),
+        ):
+            kept = []
+            for put in (lambda body: ours(silences, body), lambda body: theirs(address, body)):
+                before = put(silence(time.time(), first))
+                start = {} if "startsAt" in then else {"startsAt": before["startsAt"]}
+                after = put({**silence(time.time(), then), **start, "id": before["id"]})
+                kept.append(before["id"] == after["id"])
+            assert kept[0] == kept[1], (first, then)
 
 
 def test_both_send_the_same_notifications(recorder: Recorder, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import Any, Final
 
 from oomguard.errors import UserError
-from oomguard.routes.matchers import Matchers, Op, in_order, matcher, matches
+from oomguard.routes.matchers import Matcher, Matchers, Op, matcher, matches
 from oomguard.routes.payload import rfc3339
 from oomguard.routes.reading import LABEL_NAME
 
@@ -237,8 +237,9 @@ def _record(body: object) -> Silence:
         raise SilenceError(
             'a silence needs at least one matcher: {"name": "alertname", "value": "…", "isRegex": false}'
         )
-    matchers = in_order(_matcher(entry) for entry in listed)
-    if all(each.accepts("") for each in matchers):
+    matchers = tuple(_matcher(entry) for entry in listed)
+    # As in Alertmanager, a matcher that excludes something counts as one that chooses.
+    if all(each.op in (Op.EQUAL, Op.REGEX) and each.accepts("") for each in matchers):
         raise SilenceError(
             "at least one matcher must not match the empty text, else every alert would be silenced"
         )
@@ -288,7 +289,7 @@ def parse_time(text: str) -> float:
     return at.astimezone(timezone.utc).timestamp()
 
 
-def _matcher(entry: object) -> Any:
+def _matcher(entry: object) -> Matcher:
     if not isinstance(entry, dict):
         raise SilenceError("a matcher must be an object with name, value and isRegex")
     name = _text(entry, "name")
