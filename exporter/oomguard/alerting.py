@@ -69,14 +69,12 @@ class Alerting:
         self._wishes: tuple[Wish, ...] = ()
         self._recorded: dict[Labels, float] = {}
         self._metrics: dict[tuple[str, ...], Metric] = {}
-        self._failures: dict[str, int] = {}
+        self._failures = [0] * len(self.engine.rules)
+        """How many failures of each rule have been counted; two rules may have one name."""
         for lane in Lane:
             counters.add(m.RULE_EVALUATIONS, lane.value, by=0)
             counters.add(m.RULE_SECONDS, lane.value, by=0)
-        for receiver in loaded.routes.receivers.values():
-            for outcome in Outcome if receiver.webhooks and receiver.name != RECEIVER else ():
-                counters.add(m.NOTIFICATIONS, receiver.name, outcome.value, by=0)
-        self._warn_of_routes()
+        self._meet_routes()
 
     # -- evaluation ---------------------------------------------------------------------------
 
@@ -167,14 +165,13 @@ class Alerting:
         self._write(now, [self._sample(labels, value) for labels, value in self.engine.recorded.items()])
 
     def _count_failures(self) -> None:
-        for rule in self.engine.rules:
-            name = rule.rule.name
-            new = rule.failures - self._failures.get(name, 0)
-            if new > 0:
-                if not self._failures.get(name):
+        for index, rule in enumerate(self.engine.rules):
+            counted, name = self._failures[index], rule.rule.name
+            if rule.failures > counted:
+                if not counted:
                     LOGGER.error("rule can't be evaluated", extra=fields(rule=name, reason=rule.last_error))
-                self._failures[name] = rule.failures
-                self._counters.add(m.RULE_FAILURES, name, by=new)
+                self._failures[index] = rule.failures
+                self._counters.add(m.RULE_FAILURES, name, by=rule.failures - counted)
 
     # -- what it tells ------------------------------------------------------------------------
 
@@ -269,10 +266,11 @@ class Alerting:
         self.dispatcher.restore(former, now / 1000)
         self._standing, self._wishes = (), ()
         self._recorded.clear()
+        self._failures = [rule.failures for rule in self.engine.rules]
         if changes:
             self._take(changes, now)
         self.dispatcher.reconcile([self.engine.to_alert(alert) for alert in self.engine.firing()], now / 1000)
-        self._warn_of_routes()
+        self._meet_routes()
         self._changed()
 
     def dump(self, now: int) -> dict[str, Any]:
@@ -299,7 +297,11 @@ class Alerting:
                 LOGGER.warning("saved state can't be read", extra=fields(part=name, reason=str(error)))
         self.dispatcher.reconcile([self.engine.to_alert(alert) for alert in self.engine.firing()], now / 1000)
 
-    def _warn_of_routes(self) -> None:
+    def _meet_routes(self) -> None:
+        """Know the counters of all receivers, and say if none of the routes leads here."""
+        for receiver in self.loaded.routes.receivers.values():
+            for outcome in Outcome if receiver.webhooks and receiver.name != RECEIVER else ():
+                self._counters.add(m.NOTIFICATIONS, receiver.name, outcome.value, by=0)
         receivers = {route.receiver for route in self.loaded.routes.route.walk()}
         if RECEIVER not in receivers:
             LOGGER.warning(

@@ -25,9 +25,6 @@ KEPT_RECORDS = 200
 
 _TAIL_BYTES = 256 << 10
 
-_FIRST = ("run_start", "request")
-"""Events that a run or a request begins with."""
-
 Record = dict[str, object]
 
 
@@ -77,7 +74,7 @@ class Journal:
     def records_of(self, number: int) -> list[Record]:
         """The records of a request or a run, oldest first, as far back as the files reach."""
         kept = [record for record in self.records if number in (record.get("id"), record.get("run"))]
-        if (kept and kept[0]["event"] in _FIRST) or self.path is None:
+        if (kept and _begins(kept[0], number)) or self.path is None:
             return kept
         return [
             record
@@ -149,6 +146,11 @@ class Journal:
             self._sync(self._fd)
         self.error = ""
         return True
+
+
+def _begins(record: Record, number: int) -> bool:
+    """Whether it is the first record of a run or a request."""
+    return (record["event"] == "run_start" and record.get("run") == number) or record.get("id") == number
 
 
 def _older(path: Path) -> Path:

@@ -43,13 +43,16 @@ class Keeper:
         """Write the last state; the worker must still run."""
         if self._handle is not None:
             self._handle.cancel()
-            self._save()
+            self._submit()  # behind a write that is under way: there is no later for it
 
     def _save(self) -> None:
         self._handle = None
         if self._writing is not None and not self._writing.done():
             self.soon()  # the worker is busy: what is new then is written then
             return
+        self._submit()
+
+    def _submit(self) -> None:
         assert self._state is not None
         self._writing = self._worker.submit(self._write, self._state())
 

@@ -8,12 +8,13 @@
     {"live": 1795233619005, "values": {"0": 415.0}}
 
 A slot is a slow tick: what it does not name goes on as it was, what is `gone` has ended. A live line is a fast tick.
-OpenMetrics text with timestamps is read too.
+A second first line is another sidecar's, which numbers its series anew. OpenMetrics text with timestamps is read too.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,19 +28,27 @@ from oomguard.store import Key, Sample, key_of, labels_of
 VERSION: Final = 1
 MOST: Final = 512 << 20
 """Bytes after which a recording ends: half a day of a busy target."""
+MOST_LINE: Final = 1 << 20
+"""Bytes: the first slot of 2,000 series, with their labels, takes a quarter of it."""
+_HEAD: Final = 100
 
 
 class Recorder:
-    """Writes one recording; what can't be written ends it, and nothing else."""
+    """Writes one recording; what can't be written ends it, and nothing else.
+
+    A recording that is there goes on: what led to a sidecar's death must not be lost with its rebirth.
+    """
 
     def __init__(self, path: Path, target: str, started: float) -> None:
-        """Raises UserError where the file can't be written."""
+        """Raises UserError where the file can't be written, or holds something else."""
         self._ids: dict[Key, str] = {}
         self._values: dict[str, float] = {}
         self._file: IO[str] | None = None
         self._written = 0
         try:
-            self._file = path.open("w", encoding="utf-8")
+            if path.is_file():
+                self._written = _whole_lines(path)
+            self._file = path.open("a", encoding="utf-8")
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise UserError(f"--record {path}: {reason}; name a file that can be written") from None
@@ -108,6 +117,20 @@ class Recorder:
         LOGGER.warning("the recording ends here", extra=fields(reason=reason, bytes=self._written))
 
 
+def _whole_lines(path: Path) -> int:
+    """Bytes of the recording that a file holds, without a line that was torn; raises UserError for another file."""
+    with path.open("r+b") as file:
+        first = file.readline(_HEAD)
+        if first and not first.startswith(b'{"oomguard_recording"'):
+            raise UserError(f"--record {path}: holds something that is no recording; name another file")
+        size = file.seek(0, os.SEEK_END)
+        start = max(0, size - MOST_LINE)
+        file.seek(start)
+        size = start + file.read().rfind(b"\n") + 1
+        file.truncate(size)
+        return size
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """What was known at one time."""
@@ -138,11 +161,15 @@ def read(path: Path) -> Iterator[Moment]:
 def _moments(path: Path, first: str, lines: Iterable[str]) -> Iterator[Moment]:
     series: dict[str, Labels] = {}
     values: dict[Labels, float] = {}
+    before: set[Labels] = set()  # what a sidecar that ended has seen, and the next may not
     for number, line in enumerate([first, *lines], 1):
         try:
             record = json.loads(line)
             if number == 1 and record.get("oomguard_recording") != VERSION:
                 raise UserError(f"{path}: is no recording of version {VERSION}; make one with --record FILE")
+            if "oomguard_recording" in record:
+                before |= values.keys()
+                values.clear()
             for name, pairs in record.get("series", {}).items():
                 series[name] = tuple((str(label), str(value)) for label, value in pairs)
             changed = {series[name]: float(value) for name, value in record.get("values", {}).items()}
@@ -155,7 +182,9 @@ def _moments(path: Path, first: str, lines: Iterable[str]) -> Iterator[Moment]:
         if "slot" in record:
             for labels in gone:
                 values.pop(labels, None)
-            yield Moment(int(record["slot"]), True, {**values, **dict.fromkeys(gone, STALE)})
+            ended = [*gone, *(before - values.keys())]
+            before.clear()
+            yield Moment(int(record["slot"]), True, {**values, **dict.fromkeys(ended, STALE)})
         elif "live" in record:
             yield Moment(int(record["live"]), False, changed)
 

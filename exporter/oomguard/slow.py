@@ -35,6 +35,8 @@ ATTENTION: Final = 10.0
 """Seconds after somebody has looked at the status for which it is kept fresh, whatever that costs."""
 HOOK_PATIENCE: Final = 0.8
 """Seconds a hook is given for a reading: less than a slow tick, so that a stalled one delays none."""
+UNMATCHED_TICKS: Final = 5
+"""Slow ticks for which a kill waits for the child that it struck."""
 OOM_KILL: Final = "oom_kill"
 UNKNOWN: Final = "unknown"
 HOOK_GRACE: Final = 10.0
@@ -88,6 +90,7 @@ class SlowLane:
         self._said_no_hook = False
         self._oom_kills: int | None = None
         self._exited: int | None = None
+        self._unmatched: list[int] = []
         for reason in (OOM_KILL, UNKNOWN):
             counters.add(m.CHILD_EXITS, reason, by=0)
 
@@ -127,6 +130,7 @@ class SlowLane:
         """Another target: what was counted of the one before says nothing of it."""
         self._said_no_hook = False
         self._oom_kills = self._exited = None
+        self._unmatched.clear()
 
     def notice_kills(self, events: Reading[CgroupEvents]) -> int:
         """Journal what the kernel's OOM killer did since the reading before; returns how often it struck."""
@@ -156,7 +160,7 @@ class SlowLane:
         self._reader.update(collected.cgroup, collected.source, collected.machine.value, processes)
         snapshot = Snapshot(
             at=time.monotonic(),
-            time=time.time(),
+            time=state.clock.now(),
             target=state.target,
             tree=collected.tree,
             cgroup=collected.cgroup,
@@ -201,9 +205,18 @@ class SlowLane:
         exited = tree.value.exited_total
         new = exited - self._exited if self._exited is not None else 0
         self._exited = exited
-        shot = min(new, kills)
+        # The kernel counts first; its victim goes when its memory is torn down and its parent has waited for it.
+        self._unmatched = [*self._unmatched, kills][-UNMATCHED_TICKS:]
+        shot = min(new, sum(self._unmatched))
         if shot > 0:
+            self._forget_kills(shot)
             self._counters.add(m.CHILD_EXITS, OOM_KILL, by=shot)
             self._journal.write("child_killed", count=shot)
         if new > shot:
             self._counters.add(m.CHILD_EXITS, UNKNOWN, by=new - shot)
+
+    def _forget_kills(self, matched: int) -> None:
+        for index, kills in enumerate(self._unmatched):
+            taken = min(kills, matched)
+            self._unmatched[index] -= taken
+            matched -= taken

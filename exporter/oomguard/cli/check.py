@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from oomguard import loading
 from oomguard.cli.options import needs_sidecar
-from oomguard.config import DEFAULT_FILE, load
+from oomguard.config import DEFAULT_FILE, Settings, load
 from oomguard.documents import read_yaml
 from oomguard.errors import ConfigError, Problem
 from oomguard.routes import config as route_files
@@ -65,11 +66,27 @@ def _check(path: Path, problems: list[Problem]) -> str:
 
 def _configuration(file: Path | None, problems: list[Problem]) -> str:
     """Check settings, and the rules and routes that they name; without a file, of the environment alone."""
+    env = {} if file is not None else os.environ
     try:
-        settings = load({}, {} if file is not None else os.environ, file)
+        settings = load({}, env, file)
+    except ConfigError as error:
+        problems += error.problems
+        settings = _named(file, env)  # what it names is wrong or right by itself
+    try:
         loaded = loading.load(settings)
     except ConfigError as error:
         problems += error.problems
         return ""
     count = sum(len(group.rules) for group in loaded.groups)
     return f"settings, {count} rules, routes to {len(loaded.routes.receivers)} receivers"
+
+
+def _named(file: Path | None, env: Mapping[str, str]) -> Settings:
+    """The rules and routes that broken settings name; the shipped ones where they name none."""
+    if file is None:
+        return Settings(rules=env.get("OOMGUARD_RULES"), routes=env.get("OOMGUARD_ROUTES"))
+    node = read_yaml(file, [])
+    keys = node.value if node is not None and isinstance(node.value, dict) else {}
+    named = [keys[name].value if name in keys else None for name in ("rules", "routes")]
+    rules, routes = (value if isinstance(value, str) else None for value in named)
+    return Settings(rules=rules, routes=routes)

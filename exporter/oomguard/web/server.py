@@ -242,7 +242,8 @@ class _Routes:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if self._token is None or scheme.lower() != "bearer":
             return False
-        return hmac.compare_digest(given.strip().encode(), self._token.encode())
+        # Bytes that are not UTF-8 come as surrogates.
+        return hmac.compare_digest(given.strip().encode(errors="surrogateescape"), self._token.encode())
 
 
 class _RefusedError(Exception):
