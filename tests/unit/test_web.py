@@ -7,7 +7,8 @@ import pytest
 from aiohttp import web
 
 from oomguard.errors import ConfigError, Problem, TargetError, UserError
-from oomguard.inbox import Outcome, parse
+from oomguard.inbox import Outcome
+from oomguard.requests import parse
 from oomguard.web import server
 from oomguard.wishes import Action
 
@@ -187,6 +188,14 @@ def test_an_order_needs_the_token(method, path):
         assert set(view.counted) == ({Outcome.UNAUTHORIZED} if "/admin/" in path else set())
 
     test()
+
+
+@http
+async def test_a_token_of_bytes_that_are_no_text_is_a_wrong_one(view, session):
+    reader, writer = await asyncio.open_connection(session._base_url.host, session._base_url.port)
+    writer.write(b"POST /admin/cleanup HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xe9\xff\r\n\r\n")
+    assert (await reader.readline()).split()[1] == b"403"
+    writer.close()
 
 
 @http(token=None)
