@@ -8,25 +8,27 @@ grid (see tests/support/promql_data.py).
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections import Counter
 from unittest.mock import patch
 
 import pytest
-from tests.support.promql_data import MINUTES, START, data_set, storage_of
-from tests.support.promql_grammar import Grammar
+from tests.support.promql_data import END, MINUTES, START, data_set, storage_of
+from tests.support.promql_grammar import Grammar, Patterns
 from tests.support.promql_shipped import shipped_data, shipped_expressions
 from tests.support.real_prometheus import real_prometheus
 
 from oomguard.errors import PromqlError
-from oomguard.promql import aggregate, binary, compile_expression, elementary, ranges, sums
+from oomguard.promql import aggregate, binary, compile_expression, elementary, make_labels, ranges, sums
 
 pytestmark = pytest.mark.real
 
 SEEDS = tuple(range(6))
 EXPRESSIONS = 2000
 """For each seed."""
+PATTERNS = 1000
 
 
 @pytest.fixture(scope="module")
@@ -198,3 +200,31 @@ def test_every_shipped_expression_gives_what_prometheus_gives(capsys):
     assert not wrong, f"{len(wrong)} differ:\n" + "\n".join(wrong[:10])
     assert not seen["error"]
     assert len(full) / len(expressions) >= 0.6
+
+
+def test_patterns_match_and_capture_as_in_prometheus(prometheus, capsys):
+    rng = random.Random(6)
+    made = Patterns(rng)
+    texts = sorted({made.text() for _ in range(300)})
+    data = [(make_labels("sample", {"text": text}), [(END, 1.0)]) for text in texts]
+    prometheus.write(data)
+    storage = storage_of(data)
+    seen, wrong = Counter(), []
+    for _ in range(PATTERNS):
+        pattern = json.dumps(made.pattern(), ensure_ascii=False)
+        for text in (
+            f'label_replace(sample, "found", "<$1|$2|$0>", "text", {pattern})',
+            f"sample{{text=~{pattern}}}",
+            f"sample{{text!~{pattern}}}",
+        ):
+            theirs, ours = asked(prometheus, text, END), evaluated(text, storage, END)
+            if isinstance(ours, str):
+                seen["refused by both" if isinstance(theirs, str) else "refused"] += 1
+            elif theirs == ours:
+                seen["equal"] += 1
+            else:
+                wrong.append(f"{text}\n  prometheus: {str(theirs)[:300]}\n  oomguard:   {str(ours)[:300]}")
+    with capsys.disabled():
+        print(f"\n  {PATTERNS} patterns on {len(texts)} texts: {dict(seen)}, {len(wrong)} differ")
+    assert not wrong, f"{len(wrong)} differ:\n" + "\n".join(wrong[:10])
+    assert seen["equal"] / sum(seen.values()) >= 0.4

@@ -277,3 +277,35 @@ class Grammar:
                 f"sum({self.vector(depth - 1)}) / count({self.vector(depth - 1)})",
             )
         )
+
+
+class Patterns:
+    """Makes regular expressions of RE2's syntax, and texts that they sometimes match."""
+
+    ATOMS = (
+        "a", "b", "-", "k", "s", "1", "é", ".", "\\d", "\\w", "\\S", "\\D", "[ab]", "[^a]", "[a-c1]", "[[:alpha:]-]",
+        "\\.", "[\\d.]", "\\x61", "^", "$", "\\b", "(?i)", "(?i:K)", "[^[:^digit:]]", "[]a]", "{", "\\/", "[a-]",
+        "(?-s).",
+    )  # fmt: skip
+    REPEATS = (*("",) * 14, "*", "+", "?", "*?", "+?", "{2}", "{1,2}", "{0,3}?", "{1,}", "**", "{,2}")
+    LETTERS = "aabbkKs1-.é\u212a{]"
+
+    def __init__(self, rng):
+        self.rng = rng
+
+    def pattern(self, depth=2):
+        rng = self.rng
+        return "|".join(
+            "".join(self._piece(depth) for _ in range(rng.choice((1, 1, 2, 3))))
+            for _ in range(rng.choice((1, 1, 1, 2, 3)))
+        )
+
+    def _piece(self, depth):
+        rng = self.rng
+        if depth and rng.random() < 0.3:
+            opening = rng.choice(("(", "(", "(?:", "(?P<n>", "(?i:"))
+            return f"{opening}{self.pattern(depth - 1)}){rng.choice(self.REPEATS)}"
+        return rng.choice(self.ATOMS) + rng.choice(self.REPEATS)
+
+    def text(self):
+        return "".join(self.rng.choice(self.LETTERS) for _ in range(self.rng.randrange(6)))

@@ -188,7 +188,7 @@ class _Reader:
             return self._class(flags)
         if char == "\\":
             return self._escaped(flags)
-        if char in "*+?":
+        if char in "*+?" or _REPEAT.match(self.rest):
             raise self.wrong(f"{char} has nothing to repeat")
         self._take()
         if char == ".":
