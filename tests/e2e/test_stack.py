@@ -38,6 +38,10 @@ from oomguard.model import fingerprint
 pytestmark = pytest.mark.real
 
 SHIPPED = stack.ROUTES.read_text()
+CALM = ("--critical", "99%")
+"""Sudden growth on a busy machine lowers thresholds, at most halfway to the goal: this one to 84.5 %."""
+HIGH = 0.82
+"""So that this is above `high`, and never critical."""
 
 
 def posting_to(port: int, token_file: Path) -> str:
@@ -62,10 +66,10 @@ def check_nothing_collides(real: RealOnes) -> None:
 
 def test_what_prometheus_sees_and_alertmanager_posts_frees_memory() -> None:
     with (
-        service("--routes", OTHERS_ACT) as guarded,
+        service(*CALM, "--routes", OTHERS_ACT) as guarded,
         real_ones(guarded.port, posting_to(guarded.port, guarded.token_file)) as real,
     ):
-        guarded.fill(0.85)
+        guarded.fill(HIGH)
         request = guarded.until_request(lambda request: request["outcome"] == "started", "a run")
         assert (request["receiver"], request["alerts"], request["declined"]) == (
             "oomguard",
@@ -96,10 +100,10 @@ def test_what_prometheus_sees_and_alertmanager_posts_frees_memory() -> None:
 
 def test_alertmanager_posts_straight_to_the_applications_own_admin() -> None:
     with (
-        service("--routes", OTHERS_ACT) as guarded,
+        service(*CALM, "--routes", OTHERS_ACT) as guarded,
         real_ones(guarded.port, posting_to(guarded.app_port, guarded.token_file)) as real,
     ):
-        guarded.fill(0.85)
+        guarded.fill(HIGH)
         guarded.until_below(0.5)
         assert real.value("max_over_time(oomguard_memory_used_ratio[5m])") > 0.8
         sent = "alertmanager_notifications_total"
@@ -156,10 +160,13 @@ def tell(real: RealOnes, **labels: str) -> None:
 
 
 def test_with_both_engines_on_one_crossing_takes_each_step_once() -> None:
-    with service() as guarded, real_ones(guarded.port, posting_to(guarded.port, guarded.token_file)) as real:
+    with (
+        service(*CALM) as guarded,
+        real_ones(guarded.port, posting_to(guarded.port, guarded.token_file)) as real,
+    ):
         # A cleanup that takes until the real ones have seen the crossing too: theirs joins it.
         guarded.ask("arm")
-        guarded.fill(0.85)
+        guarded.fill(HIGH)
         request = guarded.until_request(lambda request: request["receiver"] == "oomguard", "the real ones")
         guarded.ask("release")
         guarded.until_below(0.5)
@@ -171,7 +178,7 @@ def test_with_both_engines_on_one_crossing_takes_each_step_once() -> None:
 
         # A cleanup that gives nothing back: theirs asks for the same once more, and is held.
         before = len(guarded.journal("request"))
-        guarded.fill(0.85, "hold")
+        guarded.fill(HIGH, "hold")
         again = wait_for(lambda: guarded.journal("request")[before:], "the real ones again", PATIENCE)[0]
         last = guarded.until_journal("run_end", 2)[-1]
         assert last["outcome"] == "goal_not_reached"
@@ -187,13 +194,16 @@ def check_each_step_once(guarded: Service, runs: int) -> None:
 
 
 def test_a_spike_between_two_scrapes_is_seen_by_the_embedded_engine_alone() -> None:
-    with service() as guarded, real_ones(guarded.port, posting_to(guarded.port, guarded.token_file)) as real:
+    with (
+        service(*CALM) as guarded,
+        real_ones(guarded.port, posting_to(guarded.port, guarded.token_file)) as real,
+    ):
         guarded.fill(0.60, "hold")
         fired = 'sum(count_over_time(ALERTS{alertname="MemoryHigh", engine=""}[1h]))'
         for runs in range(1, 11):
             after_a_scrape(real)
             before = real.value(fired)
-            guarded.ask(f"spike/{round(0.25 * LIMIT) >> 20}/100")
+            guarded.ask(f"spike/{round((HIGH - 0.6) * LIMIT) >> 20}/100")
             run = guarded.until_journal("run_start", runs, PATIENCE)[-1]
             assert run["alerts"] == ["MemoryHigh"]
             assert run["used"] > 0.7 * LIMIT
@@ -397,3 +407,16 @@ def test_make_stack_shows_the_real_ones_at_work_and_ends_all_that_it_started() -
         finally:
             running.kill()
         assert not [pid for pid in mine if process_state(pid)]
+
+
+def test_make_stack_says_what_is_missing_and_how_to_install_it() -> None:
+    done = subprocess.run(
+        [sys.executable, stack.__file__],
+        env=environment(PATH=""),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 2
+    assert "apt-get install prometheus prometheus-alertmanager" in done.stderr
+    assert "Traceback" not in done.stderr
