@@ -39,8 +39,8 @@ _ASIDE: Final = re.compile(
     r"""`[^`]*` | (?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*') | \#[^\n]*""", re.VERBOSE | re.DOTALL
 )
 _NEGATIVE_AT: Final = re.compile(r"@\s*-")
-_PLUS: Final = re.compile(r"(?:^|[(,])\s*\+(?!\s*(?:[\d.]|inf\b|nan\b))", re.IGNORECASE)
-"""A sign that promql-parser drops: timestamp(+x) is another thing than timestamp(x), and +x[5m] is a mistake."""
+_PLUS: Final = re.compile(r"(?:\w\s*\(|,)[\s(]*\+(?!\s*(?:[\d.]|inf\b|nan\b))", re.IGNORECASE)
+"""A sign before an argument, which promql-parser drops: timestamp(+x) is not timestamp(x), rate(+x[5m]) a mistake."""
 _BYTE_ESCAPE: Final = re.compile(r"(?<!\\)(?:\\\\)*\\(?:x[89a-fA-F]|[23][0-7][0-7])")
 
 
@@ -67,7 +67,7 @@ def _refuse_misread(text: str) -> None:
     if _NEGATIVE_AT.search(bare):
         raise PromqlError("@ before 1970 is not supported; give a time that is not negative")
     if _PLUS.search(bare):
-        raise PromqlError("a plus sign before an expression is not supported; remove it")
+        raise PromqlError("a plus sign before an argument is not supported; remove it")
 
 
 def _node(tree: Any, scope: Scope, depth: int) -> Node:

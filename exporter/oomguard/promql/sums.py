@@ -1,7 +1,8 @@
 """Sums and means as exact as Prometheus takes them, and the float operations that Go does without an exception.
 
 Prometheus sums with Neumaier's compensation (util/kahansum). Here math.fsum gives the correctly rounded sum in C,
-which is what the compensation approximates; where fsum refuses (overflow on the way, infinities of both signs) the
+which is what the compensation approximates (they part only where the values cancel over more than 30 digits, and
+there fsum is right); where fsum refuses (overflow on the way, infinities of both signs) the
 compensated loop itself runs, with its rule for infinities.
 """
 

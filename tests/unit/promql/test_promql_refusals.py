@@ -19,7 +19,7 @@ from oomguard.promql import MemoryStorage, compile_expression
         ("-(m[5m])", "unary"),
         ('-"x"', "unary"),
         ("rate(+m[5m])", "plus sign"),
-        ("+m[5m]", "plus sign"),
+        ("clamp_min(m, +time())", "plus sign"),
         ("1 > 2", "BOOL"),
         ("m and 1", "set operator"),
         ("m + bool n", "bool"),
@@ -93,6 +93,13 @@ def test_functions_of_native_histograms_and_experimental_ones_are_refused_by_nam
 def test_what_only_looks_like_a_modifier_inside_a_string_or_comment_is_none():
     for text in ('m{a="@ -5"}', "m{a='timestamp(+x)'}", "m{a=`@ -1 \\xff`}", 'm{a="\\\\xff"}', "m # @ -5"):
         compile_expression(text)
+
+
+def test_a_plus_sign_elsewhere_changes_nothing():
+    storage = MemoryStorage()
+    storage.add("m", {}, [(0, 1.0)])
+    for text in ("+m", "+(m)", "2 * +m - 1", "clamp_min(m, +1)", "sum(m) + +m"):
+        assert compile_expression(text).evaluate(storage, 0)[0][1] in {1.0, 2.0}
 
 
 def test_a_deep_expression_is_refused_before_python_gives_up():
