@@ -5,8 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import shutil
-import socket
 import struct
 import subprocess
 import tempfile
@@ -61,9 +61,6 @@ def real_prometheus():
     home = Path(tempfile.mkdtemp(prefix="oomguard-prometheus-"))
     try:
         (home / "prometheus.yml").write_text("global: {}\n")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         with (home / "log").open("wb") as log:
             process = subprocess.Popen(
                 [
@@ -72,15 +69,14 @@ def real_prometheus():
                     f"--storage.tsdb.path={home}/data",
                     "--storage.tsdb.retention.time=100y",
                     "--web.enable-remote-write-receiver",
-                    f"--web.listen-address=127.0.0.1:{port}",
+                    "--web.listen-address=127.0.0.1:0",
                 ],
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "GOMAXPROCS": "1"},
             )
         try:
-            _wait(process, port, home / "log")
-            yield RealPrometheus(port)
+            yield RealPrometheus(_ready_port(process, home / "log"))
         finally:
             process.terminate()
             process.wait(30)
@@ -88,17 +84,20 @@ def real_prometheus():
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _wait(process, port, log):
+def _ready_port(process, log):
+    """The port that the kernel gave it, once it answers: its log names it."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-            connection.request("GET", "/-/ready")
-            if connection.getresponse().status == 200:
-                return
-        except OSError:
-            pass
+        found = re.search(r'msg="Listening on" address=127\.0\.0\.1:(\d+)', log.read_text())
+        if found:
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=5)
+                connection.request("GET", "/-/ready")
+                if connection.getresponse().status == 200:
+                    return int(found[1])
+            except OSError:
+                pass
         time.sleep(0.1)
     raise AssertionError(f"prometheus is not ready: {log.read_text()}")
 
