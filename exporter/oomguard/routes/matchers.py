@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from oomguard.routes.regex import compile_regex
+from oomguard.errors import PromqlError
+from oomguard.promql.patterns import compile_pattern
 
 _MATCHER: Final = re.compile(
     r"[\t\n\f\r ]*([a-zA-Z_:][a-zA-Z0-9_:]*)[\t\n\f\r ]*(=~|=|!=|!~)[\t\n\f\r ]*(.*?)[\t\n\f\r ]*", re.DOTALL
@@ -50,10 +51,20 @@ def matcher(name: str, op: Op, value: str) -> Matcher:
         return Matcher(name, op, value, value.__eq__)
     if op is Op.NOT_EQUAL:
         return Matcher(name, op, value, value.__ne__)
-    found = compile_regex(value)
+    found = _regex(value)
     if op is Op.REGEX:
         return Matcher(name, op, value, found)
     return Matcher(name, op, value, lambda text: not found(text))
+
+
+def _regex(text: str) -> Callable[[str], bool]:
+    """Whether a whole value matches; unlike in Prometheus 3, the dot matches no line break."""
+    try:
+        compile_pattern(text)  # by itself: it must not close the group that it is put in
+        full = compile_pattern(f"(?-s:{text})").fullmatch
+    except PromqlError as error:
+        raise ValueError(str(error)) from None
+    return lambda value: full(value) is not None
 
 
 def parse_matchers(text: str) -> list[Matcher]:

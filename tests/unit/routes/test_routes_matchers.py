@@ -4,10 +4,13 @@ import json
 import subprocess
 
 import pytest
-from routes_patterns import PATTERNS, REFUSED_HERE, VALUES
+from routes_patterns import NEWER, PATTERNS, REFUSED_HERE, VALUES
 
-from oomguard.routes.matchers import parse_matchers, written
-from oomguard.routes.regex import compile_regex
+from oomguard.routes.matchers import Op, matcher, parse_matchers, written
+
+
+def compile_regex(pattern):
+    return matcher("v", Op.REGEX, pattern).accepts
 
 
 def parsed(text):
@@ -99,12 +102,12 @@ def test_go_takes_the_same_expressions_or_more(tmp_path):
             subprocess.run(["amtool", "check-config", file], capture_output=True, timeout=60).returncode == 0
         )
         ours = taken(pattern) is not None
-        assert ours == theirs or pattern in REFUSED_HERE, (pattern, theirs)
+        assert ours == theirs or pattern in REFUSED_HERE or pattern in NEWER, (pattern, theirs)
 
 
 @pytest.mark.real
 def test_go_matches_the_same_texts(tmp_path):
-    patterns = [pattern for pattern in PATTERNS if taken(pattern) is not None]
+    patterns = [pattern for pattern in PATTERNS if taken(pattern) is not None and pattern not in NEWER]
     file = tmp_path / "am.yml"
     file.write_text(tree_of(patterns))
     for value in VALUES:
