@@ -15,6 +15,7 @@ from oomguard.actions import LADDER
 from oomguard.actions.ladder import Ladder
 from oomguard.actions.step import Worker
 from oomguard.broker import RISE, Broker
+from oomguard.config import Settings
 from oomguard.counters import Counters
 from oomguard.export.series import fast_samples
 from oomguard.journal import Journal
@@ -87,6 +88,7 @@ class Guardian:
         self._store = store
         self._alerting = alerting
         self._clock = clock
+        self._configured: tuple[Settings, int, Thresholds] | None = None
         self._live_due = 0.0
         self._above = ""
         self._said: dict[str, float] = {}
@@ -134,8 +136,12 @@ class Guardian:
 
     def in_force(self, level: Level) -> Thresholds:
         """The thresholds that hold at this level: lowered by growth times lateness."""
-        configured = thresholds.configured(self._state.settings, level.limit)
-        return thresholds.in_force(configured, level, self.lane.lateness.now(self._clock()))
+        settings, known = self._state.settings, self._configured
+        if known is None or known[0] is not settings or known[1] != level.limit:
+            # Made anew only by a reload or a resized limit: a fast tick has other things to reckon.
+            known = (settings, level.limit, thresholds.configured(settings, level.limit))
+            self._configured = known
+        return thresholds.in_force(known[2], level, self.lane.lateness.now(self._clock()))
 
     def _tick(self, at: float) -> tuple[int, tuple[int, ...]] | None:
         # Without a target the box's memory is somebody else's.
