@@ -1,17 +1,20 @@
-"""Crossing: from memory's passing 80 % of the limit until a webhook has received the payload, by both engines at once.
+"""Crossing: from memory's passing 80 % of the limit until a webhook has received the payload, by both engines at
+once.
 
-One guarded target (tests/workloads/climber.py) climbs over 80 % of a 512 MB box at 50 to 400 MB/s, stays there, and
-comes down by itself; nobody acts (MEMORY_CLEANUP=0). It dates the crossing itself, by the start of the piece that made
-it, as in the section on reaction: the figure is too long by up to one piece, never too short; "drift" is by how much its
-reckoning was wrong, as time. One receiver takes the webhooks of both and dates them when it has read the whole body.
+One guarded target (tests/workloads/climber.py) climbs over 80 % of a 512 MB box at 50 to 400 MB/s, stays there,
+and comes down by itself; nobody acts (MEMORY_CLEANUP=0). It dates the crossing itself, by the start of the
+piece that made it, as in the section on reaction: the figure is too long by up to one piece, never too short;
+"drift" is by how much its reckoning was wrong, as time. One receiver takes the webhooks of both and dates them
+when it has read the whole body.
 
-Embedded: the sidecar evaluates the shipped rules and `oomguard_memory_used_ratio >= 0.8`: the threshold is the same for
-both engines (that of MemoryHigh is lowered by growth times lateness, which would flatter the sidecar). An alert that comes
-back within a minute finds its group there and waits for `group_interval`, in both; as a crossing is usually the first for
-long, the rule stands there 32 times, each good for two seconds of 64, with a group of its own.
-Beside it the real Prometheus and Alertmanager at their fastest: scrape and evaluation every second, the same rule files,
-the same routes with no group wait. They are started anew every 15 rounds, for how a scrape lies to an evaluation follows
-from hashes. Rounds that an engine did not tell of while memory was above are counted as missed.
+Embedded: the sidecar evaluates the shipped rules and `oomguard_memory_used_ratio >= 0.8`: the threshold is the
+same for both engines (that of MemoryHigh is lowered by growth times lateness, which would flatter the sidecar).
+An alert that comes back within a minute finds its group there and waits for `group_interval`, in both; as a
+crossing is usually the first for long, the rule stands there 32 times, each good for two seconds of 64, with a
+group of its own. Beside it the real Prometheus and Alertmanager at their fastest: scrape and evaluation every
+second, the same rule files, the same routes with no group wait. They are started anew every 15 rounds, for how
+a scrape lies to an evaluation follows from hashes. Rounds that an engine did not tell of while memory was above
+are counted as missed.
 """
 
 from __future__ import annotations
@@ -26,12 +29,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from oomguard.loading import RULES
 from tests.support.boxes import MIB, BoxV1
 from tests.support.guarded import Guarded, workload
 
 from bench.prometheus import Alertmanager, Prometheus
 from bench.table import milliseconds, percentile, table
+from oomguard.loading import RULES
 
 LIMIT = 512 * MIB
 HIGH = 0.8
@@ -47,7 +50,8 @@ RULES_TEXT = (
     + "".join(
         f"""
   {{alert: {ALERT}, labels: {{slot: "{slot}"}},
-   expr: 'oomguard_memory_used_ratio >= {HIGH} and on () floor(vector(time() / {SLOT_SECONDS})) % {SLOTS} == {slot}'}},"""
+   expr: 'oomguard_memory_used_ratio >= {HIGH}
+     and on () floor(vector(time() / {SLOT_SECONDS})) % {SLOTS} == {slot}'}},"""
         for slot in range(SLOTS)
     )
     + "]}]\n"
@@ -83,7 +87,7 @@ class Receiver:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_POST(self) -> None:  # noqa: N802 - http.server calls it so
+            def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 arrivals.append((time.monotonic(), self.path.strip("/"), json.loads(body)))
                 self.send_response(200)

@@ -6,14 +6,14 @@ import contextlib
 import json
 import subprocess
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from oomguard.store import Sample, labels_of
 from tests.support.client import read, wait_for
 from tests.support.guarded import free_port
 from tests.support.real_prometheus import RealPrometheus
+
+from oomguard.store import Sample, labels_of
 
 
 class _Server:
