@@ -60,7 +60,7 @@ def _on_days(at: datetime, ranges: tuple[Range, ...]) -> bool:
     for begin, end in ranges:
         first = length + begin + 1 if begin < 0 else begin
         last = length + end + 1 if end < 0 else end
-        if first <= length and first <= at.day <= last:
+        if first <= at.day <= last:
             return True
     return False
 

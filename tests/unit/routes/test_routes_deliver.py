@@ -131,6 +131,18 @@ def test_an_endless_answer_is_read_up_to_a_kilobyte():
     run(scenario())
 
 
+def test_a_secret_that_is_cut_at_the_end_of_the_kilobyte_is_left_out():
+    async def scenario():
+        answer = status(400, b"x " * 509 + b"s3cr3t-token and more")
+        more = "http_config: {authorization: {credentials: s3cr3t-token}}"
+        async with Receiver(lambda _: answer) as receiver, Delivery(hook(receiver, more)) as delivery:
+            delivery.fire()
+            await delivery.until(1)
+            assert "s3c" not in delivery.deliverer.status()[0]["last_error"]
+
+    run(scenario())
+
+
 def test_a_newer_notification_takes_the_place_of_one_that_waits():
     async def scenario():
         ready = False
@@ -145,6 +157,59 @@ def test_a_newer_notification_takes_the_place_of_one_that_waits():
             assert len(delivery.deliverer) == 1
             assert (await delivery.until(2))[1] is DELIVERED
         assert len(json.loads(receiver.requests[-1][1])["alerts"]) == 2
+
+    run(scenario())
+
+
+def test_a_newer_notification_does_not_wait_out_the_older_ones_backoff():
+    async def scenario():
+        ready = False
+        answers = lambda _: status(200) if ready else status(500)  # noqa: E731
+        async with Receiver(answers) as receiver, Delivery(hook(receiver), spread=lambda: 1e6) as delivery:
+            delivery.fire(a="1")
+            await delivery.until(1)
+            ready = True
+            delivery.fire(now=301.0, a="2")
+            assert (await delivery.until(2))[1] is DELIVERED
+
+    run(scenario())
+
+
+def test_nothing_is_lost_or_told_twice_when_it_is_stopped_and_started_again():
+    async def scenario():
+        ready = False
+        answers = lambda _: status(200) if ready else status(500)  # noqa: E731
+        async with Receiver(answers) as receiver:
+            saved = None
+            for start in (1.0, 2.0, 3.0):
+                async with Delivery(hook(receiver)) as delivery:
+                    if saved is not None:
+                        delivery.dispatcher.restore(json.loads(saved), start)
+                    else:
+                        delivery.fire()
+                    for notification in delivery.dispatcher.due(start):
+                        delivery.deliverer.submit(notification)
+                    if start < 3:
+                        await delivery.until(1)
+                    await delivery.deliverer.stop()
+                    saved = json.dumps(delivery.dispatcher.dump())
+                    ready = True
+                    if start == 3:
+                        assert delivery.outcomes == []
+        first = [body for _, body in receiver.requests]
+        assert len(first) == 2  # refused once, taken once after the restart, and never again
+        assert first[0] == first[1]
+
+    run(scenario())
+
+
+def test_what_comes_after_the_end_is_dropped():
+    async def scenario():
+        delivery = Delivery("{url: 'http://127.0.0.1:1/'}")
+        await delivery.deliverer.stop()
+        delivery.fire()
+        assert delivery.outcomes == [DROPPED]
+        assert len(delivery.deliverer) == 0
 
     run(scenario())
 

@@ -155,7 +155,7 @@ def test_an_alert_that_comes_back_soon_waits_for_the_groups_interval_and_later_f
     assert dispatcher.next_due() == T + 130
     dispatcher.update([over(alert(start=soon), soon + 1)], soon + 1)
     deliver(dispatcher, T + 130)
-    late = T + 130 + EMPTY_FOR
+    late = T + 130 + EMPTY_FOR  # and the group's clock went on ticking meanwhile
     dispatcher.update([alert(start=late)], late)
     assert dispatcher.next_due() == late + 10
 
@@ -200,6 +200,44 @@ def test_what_failed_is_made_again_at_the_next_flush_with_what_was_resolved_mean
     dispatcher.failed(notification)
     assert deliver(dispatcher, T + 130) == [[("1", "resolved"), ("2", "firing")]]
     assert deliver(dispatcher, T + 190) == []
+
+
+def test_a_resolved_alert_that_comes_back_before_it_was_told_stays():
+    dispatcher = make()
+    dispatcher.update([alert()], T)
+    deliver(dispatcher, T + 10)
+    dispatcher.update([over(alert(), T + 20)], T + 20)
+    (notification,) = dispatcher.due(T + 70)
+    dispatcher.update([alert(start=T + 71)], T + 71)
+    dispatcher.delivered(notification, T + 72)
+    assert deliver(dispatcher, T + 130) == [[("A", "firing")]]
+
+
+def test_what_one_webhook_has_not_heard_is_kept_for_it():
+    dispatcher = make(webhook="}, {url: 'http://127.0.0.1:2/'")
+    dispatcher.update([alert(instance="1"), alert(instance="2")], T)
+    deliver(dispatcher, T + 10)
+    dispatcher.update([over(alert(instance="1"), T + 20)], T + 20)
+    first, second = dispatcher.due(T + 70)
+    dispatcher.failed(second)
+    dispatcher.delivered(first, T + 71)
+    assert restarted(dispatcher, T + 80).next_due() == T + 80  # it is owed
+    (again,) = dispatcher.due(T + 130)
+    assert (again.index, told([again])) == (1, [[("1", "resolved"), ("2", "firing")]])
+    dispatcher.delivered(again, T + 131)
+    dispatcher.update([over(alert(instance="2"), T + 140)], T + 140)
+    assert deliver(dispatcher, T + 190) == [[("2", "resolved")]] * 2
+
+
+def test_without_send_resolved_only_what_fires_is_in_the_body_and_no_news_is_no_notification():
+    dispatcher = make(webhook=", send_resolved: false")
+    one, two = alert(instance="1"), alert(instance="2")
+    dispatcher.update([one, two], T)
+    deliver(dispatcher, T + 10)
+    dispatcher.update([over(one, T + 20)], T + 20)
+    assert deliver(dispatcher, T + 70) == []
+    dispatcher.update([over(alert(instance="3"), T + 71), alert(instance="4", start=T + 71)], T + 71)
+    assert deliver(dispatcher, T + 130) == [[("2", "firing"), ("4", "firing")]]
 
 
 def test_each_webhook_has_its_own_log():
@@ -273,6 +311,7 @@ def test_an_alert_that_matches_both_sides_does_not_inhibit_its_like():
     dispatcher.update(both, T)
     assert len(dispatcher.standing("hook", T)) == 2
     dispatcher.update([alert("S", x="1")], T)
+    dispatcher.update([alert("A", x="1", y="c")], T)  # comes after the one that inhibits, and changes nothing
     assert [each.name for each in dispatcher.standing("hook", T)] == ["S"]
 
 
@@ -353,6 +392,15 @@ def test_after_a_restart_what_was_resolved_and_not_told_is_told():
     deliver(dispatcher, T + 10)
     dispatcher.update([over(alert(), T + 20)], T + 20)
     assert deliver(restarted(dispatcher, T + 30), T + 70) == [[("A", "resolved")]]
+
+
+def test_after_a_restart_a_group_keeps_its_ticks_for_alerts_that_are_new():
+    dispatcher = make()
+    dispatcher.update([alert(instance="1")], T)
+    deliver(dispatcher, T + 10)
+    again = restarted(dispatcher, T + 30)
+    again.update([alert(instance="2", start=T + 15)], T + 31)
+    assert again.next_due() == T + 70
 
 
 def test_after_a_restart_a_group_that_waits_goes_on_waiting():

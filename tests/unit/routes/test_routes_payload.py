@@ -80,5 +80,12 @@ def test_common_labels_are_those_of_the_alerts_that_are_sent():
     assert (len(body["alerts"]), body["truncatedAlerts"]) == (2, 1)
 
 
+def test_the_status_is_that_of_the_alerts_that_are_sent():
+    alerts = [Alert({"alertname": "A"}, {}, 0, ends_at=1), Alert({"alertname": "B"}, {}, 0)]
+    made = {"receiver": "r", "group_key": "k", "group_labels": {}, "alerts": alerts, "external_url": ""}
+    assert json.loads(build(**made))["status"] == "firing"
+    assert json.loads(build(**made, max_alerts=1))["status"] == "resolved"
+
+
 def test_labels_in_group_keys_are_quoted_as_by_go():
     assert go_quote('a"\\\n\a\x01\x7f\u2028é€😀\xa0\ue000') == r'"a\"\\\n\a\x01\x7f\u2028é€😀\u00a0\ue000"'

@@ -88,6 +88,11 @@ def test_the_first_match_wins_unless_it_continues():
     assert router.receivers_of({"x": "2"}) == ("root",)
 
 
+def test_any_number_of_siblings_can_continue():
+    names = [{"receiver": name, "match": {"x": "1"}, "continue": True} for name in "abcd"]
+    assert router_of(*names).receivers_of({"x": "1"}) == ("a", "b", "c", "d")
+
+
 def test_a_remembered_answer_takes_under_5_microseconds():
     router = router_of({"receiver": "a", "match_re": {"alertname": "Memory.*"}})
     labels = {
