@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from oomguard import promql
 from oomguard.config import Settings
+from oomguard.documents import read_yaml
 from oomguard.errors import ConfigError, Problem, UserError
 from oomguard.routes import config as route_files
 from oomguard.routes.config import RoutesConfig
@@ -97,17 +98,45 @@ def _rule_paths(settings: Settings, problems: list[Problem]) -> list[Path]:
 
 def load_rules(path: Path, problems: list[Problem], text: str | None = None) -> Sequence[Group]:
     """The groups of one rule file, with what their labels ask of the sidecar checked."""
+    before = len(problems)
     groups = rule_files.load(path, problems, text, max_reach=MAX_REACH)
+    # A rule with another mistake is not among the groups: its labels are looked at where they are written.
+    alerts = _labels(groups) if len(problems) == before else _written_labels(path, text)
+    asked = [(where, f"rule {name}: {text}") for where, name, labels in alerts if (text := _refusal(labels))]
+    problems += [Problem(*told) for told in asked]
+    return groups
+
+
+def _refusal(labels: Mapping[str, str]) -> str:
+    """What is wrong with what labels ask of the sidecar; empty: nothing. What templates make is not known yet."""
+    try:
+        read_labels({name: value for name, value in labels.items() if "{{" not in value}, Action.NOTIFY)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _labels(groups: Sequence[Group]) -> Iterator[tuple[str, str, Mapping[str, str]]]:
+    """Place, name and labels of every alert."""
     for group in groups:
         for rule in group.rules:
-            if not isinstance(rule, AlertRule):
-                continue
-            plain = {name: label.text for name, label in rule.labels if "{{" not in label.text}
-            try:
-                read_labels(plain, Action.NOTIFY)
-            except UserError as error:
-                problems.append(Problem(rule.where, f"rule {rule.name}: {error}"))
-    return groups
+            if isinstance(rule, AlertRule):
+                yield rule.where, rule.name, {name: label.text for name, label in rule.labels}
+
+
+def _written_labels(path: Path, text: str | None) -> Iterator[tuple[str, str, Mapping[str, str]]]:
+    """As `_labels`, of a file with mistakes; those were told when it was read."""
+    known: list[Problem] = []
+    document = read_yaml(path, known, text)
+    groups = document.mapping(known, "the file").get("groups") if document is not None else None
+    for group in groups.items(known, "groups") if groups is not None else ():
+        rules = group.mapping(known, "a group").get("rules")
+        for rule in rules.items(known, "rules") if rules is not None else ():
+            keys = rule.mapping(known, "a rule")
+            if "alert" in keys and "labels" in keys:
+                labels = keys["labels"].mapping(known, "labels")
+                told = {name: node.text(known, name) for name, node in labels.items()}
+                yield rule.where, keys["alert"].text(known, "alert"), told
 
 
 def _text(path: Path, problems: list[Problem]) -> str | None:

@@ -68,6 +68,30 @@ def test_every_mistake_of_every_file_is_told_at_once_with_its_line(tmp_path):
     assert f"{tmp_path}/none.yml: there is no such file" in text
 
 
+def test_labels_are_looked_at_where_the_expression_is_wrong_too(tmp_path):
+    path = rules(tmp_path / "r.yml", expr="sum(", action="explode")
+    told = problems(settings(path))
+    assert [line.split(": ")[1] for line in told] == ["rule A", "rule A"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "groups: 3",
+        "groups: [3]",
+        "groups: [{rules: 3}]",
+        "groups: [{name: g, rules: [3,\n null,\n {alert: [], labels: 4},\n {alert: A, expr: up, labels: {a: []}}]}]",
+        "- 1",
+        "groups: [",
+    ],
+)
+def test_whatever_a_rule_file_holds_each_mistake_is_told_once(tmp_path, text):
+    (tmp_path / "r.yml").write_text(text)
+    told = problems(settings(tmp_path / "r.yml"))
+    assert len(set(told)) == len(told) > 0
+    assert all(line.startswith(f"{tmp_path}/r.yml:") for line in told)
+
+
 def test_a_goal_that_is_none_is_refused(tmp_path):
     (told,) = problems(settings(rules(tmp_path / "r.yml", more=", goal: low")))
     assert "goal: 'low' is not a threshold" in told

@@ -16,7 +16,7 @@ PATIENCE = 60.0
 """Seconds for which the end of a run is waited for; most take less than one."""
 LOOK = 0.1
 """Seconds between two looks at the journal."""
-_GOOD = (RunOutcome.GOAL_REACHED.value, RunOutcome.NOT_NEEDED.value)
+_GOOD = (RunOutcome.GOAL_REACHED.value, RunOutcome.NOT_NEEDED.value, RunOutcome.DONE.value)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,9 @@ def run(options: argparse.Namespace) -> int:
     if options.goal is not None:
         body["goal"] = options.goal
     ordered = call(url, "/admin/cleanup", token=token, body=body)
-    print(f"run {ordered['run']}: {format_size(ordered['used'])} used, goal {format_size(ordered['goal'])}")
+    goal = ordered["goal"]
+    until = "no goal" if goal is None else f"goal {format_size(goal)}"
+    print(f"run {ordered['run']}: {format_size(ordered['used'])} used, {until}")
     records = _finished(url, token, ordered["run"])
     for record in records:
         if record["event"] in ("step_end", "step_skipped", "run_end"):
