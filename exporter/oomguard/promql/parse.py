@@ -34,6 +34,9 @@ _LONGEST: Final = timedelta(days=290 * 365)
 _DEEPEST: Final = 100
 """Of a tree: enough for any rule, and far from Python's own limit."""
 
+_LONGEST_TEXT: Final = 4000
+"""Characters outside of strings: promql-parser takes quadratic time, and overflows the stack at some 10000 levels."""
+
 # Strings and comments, in which nothing means what it looks like.
 _ASIDE: Final = re.compile(
     r"""`[^`]*` | (?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*') | \#[^\n]*""", re.VERBOSE | re.DOTALL
@@ -57,13 +60,17 @@ def parse(text: str) -> tuple[Node, tuple[Selector, ...]]:
 
 
 def _refuse_misread(text: str) -> None:
-    """What promql-parser takes for something else than Prometheus does."""
+    """What promql-parser can't bear, or takes for something else than Prometheus does."""
     for found in _ASIDE.finditer(text):
         if found["text"] and _BYTE_ESCAPE.search(found["text"]):
             raise PromqlError(
                 f"byte escapes above \\x7f are not supported: {found['text']}; write the character"
             )
     bare = _ASIDE.sub(" ", text)
+    if len(bare) > _LONGEST_TEXT:
+        raise PromqlError(
+            f"expression of {len(bare)} characters is longer than {_LONGEST_TEXT}; split it with recording rules"
+        )
     if _NEGATIVE_AT.search(bare):
         raise PromqlError("@ before 1970 is not supported; give a time that is not negative")
     if _PLUS.search(bare):
@@ -245,9 +252,12 @@ def _at(tree: Any) -> int | str | None:
     """The ``@`` of a selector or subquery: Unix ms, ``start`` or ``end``."""
     if tree.at is None:
         return None
-    if tree.at.type == grammar.AtModifierType.At:
+    if tree.at.type != grammar.AtModifierType.At:
+        return "start" if tree.at.type == grammar.AtModifierType.Start else "end"
+    try:
         return round(float(tree.at.at.timestamp()) * 1000)
-    return "start" if tree.at.type == grammar.AtModifierType.Start else "end"
+    except (OverflowError, ValueError):
+        raise PromqlError("@ after the year 9999 is not supported; give Unix seconds") from None
 
 
 _KINDS: Final[dict[type, Callable[[Any, Scope, int], Node]]] = {

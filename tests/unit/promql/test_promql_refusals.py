@@ -31,6 +31,9 @@ from oomguard.promql import MemoryStorage, compile_expression
         ("m[5m][5m:1m]", ""),
         ("m @ -5", "@ before 1970"),
         ("m @ Inf", "out of bounds"),
+        ("m @ 1700003182500", "@ after the year 9999"),
+        ("m[5m] @ 170000110001134.5", "@ after the year 9999"),
+        ("(m[5m:]) @ 5", ""),
         ("m @  # why\n -5", "@ before 1970"),
         ("m offset 99999y", "290 years"),
         ("m[99999999y]", "290 years"),
@@ -105,6 +108,12 @@ def test_a_plus_sign_elsewhere_changes_nothing():
 def test_a_deep_expression_is_refused_before_python_gives_up():
     with pytest.raises(PromqlError, match="nested deeper"):
         compile_expression("(" * 300 + "m" + ")" * 300)
+    with pytest.raises(PromqlError, match="longer than 4000"):
+        compile_expression("-" * 100_000 + "m")
+
+
+def test_a_long_pattern_is_no_long_expression():
+    compile_expression('m{a=~"' + "|".join(f"name-{number}" for number in range(2000)) + '"}')
 
 
 @pytest.mark.parametrize("text", ['"text"', "m[5m]", "m[5m:1m]"])
