@@ -13,6 +13,7 @@ A second first line is another sidecar's, which numbers its series anew. OpenMet
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -76,7 +77,7 @@ class Recorder:
             try:
                 file.close()
             except OSError as error:
-                self._ended((error.strerror or str(error)).lower())
+                self._end((error.strerror or str(error)).lower())
 
     def _numbered(self, samples: Iterable[Sample]) -> dict[str, float]:
         new: dict[str, Labels] = {}
@@ -107,13 +108,16 @@ class Recorder:
             if flush:
                 self._file.flush()
         except OSError as error:
-            self._ended((error.strerror or str(error)).lower())
-            self.close()
-        if self._written > MOST:
-            self._ended("it has grown to its bound")
-            self.close()
+            self._end((error.strerror or str(error)).lower())
+        else:
+            if self._written > MOST:
+                self._end("it has grown to its bound")
 
-    def _ended(self, reason: str) -> None:
+    def _end(self, reason: str) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):  # what is left in its buffer does not fit either
+                file.close()
         LOGGER.warning("the recording ends here", extra=fields(reason=reason, bytes=self._written))
 
 
@@ -174,6 +178,7 @@ def _moments(path: Path, first: str, lines: Iterable[str]) -> Iterator[Moment]:
                 series[name] = tuple((str(label), str(value)) for label, value in pairs)
             changed = {series[name]: float(value) for name, value in record.get("values", {}).items()}
             gone = [series[name] for name in record.get("gone", ())]
+            time = int(record.get("slot", record.get("live", 0)))
         except (ValueError, LookupError, TypeError, AttributeError):
             if line.endswith("\n"):
                 raise UserError(f"{path}:{number}: is not a line of a recording") from None
@@ -184,9 +189,9 @@ def _moments(path: Path, first: str, lines: Iterable[str]) -> Iterator[Moment]:
                 values.pop(labels, None)
             ended = [*gone, *(before - values.keys())]
             before.clear()
-            yield Moment(int(record["slot"]), True, {**values, **dict.fromkeys(ended, STALE)})
+            yield Moment(time, True, {**values, **dict.fromkeys(ended, STALE)})
         elif "live" in record:
-            yield Moment(int(record["live"]), False, changed)
+            yield Moment(time, False, changed)
 
 
 def _openmetrics(path: Path, text: str) -> Iterator[Moment]:
