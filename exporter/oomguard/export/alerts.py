@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,8 +19,16 @@ def alert_json(alert: ActiveAlert) -> dict[str, Any]:
         "annotations": dict(alert.annotations),
         "state": alert.state.value,
         "activeAt": rfc3339(alert.active_at / 1000),
-        "value": f"{alert.value:e}",
+        "value": _scientific(alert.value),
     }
+
+
+def _scientific(value: float) -> str:
+    """The shortest text with an exponent that reads as this value (Go's strconv.FormatFloat, 'e', -1)."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
+    digits = repr(abs(value)).partition("e")[0].replace(".", "").strip("0")
+    return f"{value:.{max(len(digits) - 1, 0)}e}"
 
 
 def groups_json(rules: Sequence[RunningRule]) -> list[dict[str, Any]]:
