@@ -200,6 +200,8 @@ def describe(error: BaseException) -> str:
         if name in names:
             return text(error)
     if isinstance(error, OSError) and error.errno:
+        if error.errno < 0:  # an EAI_… of getaddrinfo(3), from an older aiohttp
+            return "its host name can't be resolved"
         return f"can't be reached: {os.strerror(error.errno).lower()}"
     return f"can't be reached ({type(error).__name__})"
 

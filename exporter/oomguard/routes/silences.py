@@ -183,7 +183,8 @@ class Silences:
                 silence = _record(entry)
             except SilenceError:
                 continue
-            self._all[silence.id] = silence
+            if silence.id:
+                self._all[silence.id] = silence
         self._forget(now)
         self._bump()
 

@@ -161,6 +161,26 @@ def test_a_newer_notification_takes_the_place_of_one_that_waits():
     run(scenario())
 
 
+def test_a_newer_notification_follows_one_that_is_on_its_way():
+    async def scenario():
+        arrived, go = asyncio.Event(), asyncio.Event()
+
+        async def answer(_):
+            arrived.set()
+            await go.wait()
+            return status(200)
+
+        async with Receiver(answer) as receiver, Delivery(hook(receiver)) as delivery:
+            delivery.fire(a="1")
+            await arrived.wait()
+            delivery.fire(now=301.0, a="2")
+            go.set()
+            assert await delivery.until(2) == [DELIVERED, DELIVERED]
+        assert [len(json.loads(body)["alerts"]) for _, body in receiver.requests] == [1, 2]
+
+    run(scenario())
+
+
 def test_a_newer_notification_does_not_wait_out_the_older_ones_backoff():
     async def scenario():
         ready = False
@@ -364,6 +384,18 @@ def test_a_redirect_on_the_same_host_keeps_the_credentials():
         assert [each[0].split(" HTTP")[0] for each in receiver.requests] == ["POST /hook", "POST /new"]
         assert header(receiver.requests[1], "Authorization") == "Bearer abc"
         assert receiver.requests[0][1] == receiver.requests[1][1]
+
+    run(scenario())
+
+
+def test_a_redirect_that_says_see_there_is_followed_with_get_and_without_the_body():
+    async def scenario():
+        answers = in_turn(status(302, Location="/seen"), status(200))
+        async with Receiver(answers) as receiver, Delivery(hook(receiver)) as delivery:
+            delivery.fire()
+            assert await delivery.until(1) == [DELIVERED]
+        assert receiver.requests[1][0].startswith("GET /seen ")
+        assert receiver.requests[1][1] == b""
 
     run(scenario())
 

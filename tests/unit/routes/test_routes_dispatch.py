@@ -160,6 +160,27 @@ def test_an_alert_that_comes_back_soon_waits_for_the_groups_interval_and_later_f
     assert dispatcher.next_due() == late + 10
 
 
+def test_what_began_and_ended_between_two_flushes_is_not_told_the_second_time_either():
+    dispatcher = make()
+    dispatcher.update([alert()], T)
+    deliver(dispatcher, T + 10)
+    dispatcher.update([over(alert(), T + 20)], T + 20)
+    deliver(dispatcher, T + 70)
+    dispatcher.update([alert(start=T + 75)], T + 75)
+    dispatcher.update([over(alert(start=T + 75), T + 76)], T + 76)
+    assert deliver(dispatcher, T + 130) == []
+
+
+def test_the_clock_of_an_empty_group_goes_on_ticking():
+    dispatcher = make("routes: [{receiver: hook, group_interval: 8s}]")
+    dispatcher.update([alert()], T)
+    deliver(dispatcher, T + 10)
+    dispatcher.update([over(alert(), T + 11)], T + 11)
+    deliver(dispatcher, T + 18)
+    dispatcher.update([alert(start=T + 36)], T + 36)
+    assert dispatcher.next_due() == T + 42
+
+
 def test_what_is_not_delivered_stays_wanted_until_it_is():
     dispatcher = make()
     dispatcher.update([alert()], T)
