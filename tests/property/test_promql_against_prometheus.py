@@ -2,7 +2,7 @@
 
 What differs between 2.42 and 3 is set back to 2.42's rule for the comparison, and tested by hand in
 tests/unit/promql/test_promql_version_three.py: where a counter's extrapolation meets zero, the name after atan2,
-the variance of one infinite value, compensated sums that overflow. Open and closed ranges are the same off the
+the variance of one infinite value, squares that overflow. Open and closed ranges are the same off the
 grid (see tests/support/promql_data.py).
 """
 
@@ -21,7 +21,7 @@ from tests.support.promql_shipped import shipped_data, shipped_expressions
 from tests.support.real_prometheus import real_prometheus
 
 from oomguard.errors import PromqlError
-from oomguard.promql import aggregate, binary, compile_expression, elementary, make_labels, ranges, sums
+from oomguard.promql import aggregate, binary, compile_expression, elementary, make_labels, over_time, ranges
 
 pytestmark = pytest.mark.real
 
@@ -54,7 +54,7 @@ def as_in_2_42(monkeypatch):
         new = total + value
         return new, lost + ((total - new) + value if abs(total) >= abs(value) else (value - new) + total)
 
-    monkeypatch.setattr(sums, "add", add)
+    monkeypatch.setattr(over_time, "add", add)
     monkeypatch.setattr(ranges, "start_gap", start_gap)
     monkeypatch.setattr(aggregate, "lone_variance", lambda _value: 0.0)
     monkeypatch.setattr(binary, "NAMELESS", binary.NAMELESS - {"atan2"})

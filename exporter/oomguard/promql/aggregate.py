@@ -33,7 +33,7 @@ def _variance(values: Sequence[float]) -> float:
 
 
 SIMPLE: Final[dict[str, Callable[[Sequence[float]], float]]] = {
-    "sum": lambda values: sums.fsum(values) if len(values) > 1 else values[0],
+    "sum": lambda values: sums.sum_of(values) if len(values) > 1 else values[0],
     "avg": lambda values: sums.mean(values) if len(values) > 1 else values[0],
     "min": minimum,
     "max": maximum,

@@ -9,13 +9,9 @@ from oomguard.promql import sums
 from oomguard.promql.labels import without_name
 from oomguard.promql.node import MatrixNode, Query, ScalarNode, Vector, VectorNode, check_unique
 from oomguard.promql.ranges import over_range
+from oomguard.promql.sums import add
 
 OfValues = Callable[[Sequence[float]], float]
-
-
-def sum_of(values: Sequence[float]) -> float:
-    """All values added up."""
-    return sums.fsum(values)
 
 
 def maximum(values: Sequence[float]) -> float:
@@ -41,8 +37,8 @@ def variance(values: Sequence[float]) -> float:
     mean = mean_lost = squares = squares_lost = 0.0
     for count, value in enumerate(values, 1):
         delta = value - (mean + mean_lost)
-        mean, mean_lost = sums.add(delta / count, mean, mean_lost)
-        squares, squares_lost = sums.add(delta * (value - (mean + mean_lost)), squares, squares_lost)
+        mean, mean_lost = add(delta / count, mean, mean_lost)
+        squares, squares_lost = add(delta * (value - (mean + mean_lost)), squares, squares_lost)
     return (squares + squares_lost) / len(values)
 
 
@@ -55,7 +51,7 @@ OF_VALUES: dict[str, OfValues] = {
     "present_over_time": lambda _values: 1.0,
     "stddev_over_time": lambda values: math.sqrt(variance(values)),
     "stdvar_over_time": variance,
-    "sum_over_time": sum_of,
+    "sum_over_time": sums.sum_of,
 }
 
 

@@ -8,7 +8,7 @@ from itertools import islice
 
 from oomguard.promql.labels import without_name
 from oomguard.promql.node import MatrixNode, Query, ScalarNode, Vector, VectorNode, check_unique
-from oomguard.promql.sums import divide, fsum
+from oomguard.promql.sums import divide, exact_sum
 
 Over = Callable[[Sequence[int], Sequence[float], int, int], float | None]
 """What a function makes of times and values, the range's end (Unix ms) and the time it is evaluated at."""
@@ -146,8 +146,8 @@ def regression(times: Sequence[int], values: Sequence[float], origin: int) -> tu
     if first == first and values.count(first) == n:  # noqa: PLR0124 - the test for NaN
         return (0.0, first) if abs(first) != float("inf") else (float("nan"), float("nan"))
     seconds = [(time - origin) / 1e3 for time in times]
-    sum_x, sum_y = fsum(seconds), fsum(values)
-    sum_xy = fsum(list(map(operator.mul, seconds, values)))
-    sum_xx = fsum(list(map(operator.mul, seconds, seconds)))
+    sum_x, sum_y = exact_sum(seconds), exact_sum(values)
+    sum_xy = exact_sum(list(map(operator.mul, seconds, values)))
+    sum_xx = exact_sum(list(map(operator.mul, seconds, seconds)))
     slope = divide(sum_xy - sum_x * sum_y / n, sum_xx - sum_x * sum_x / n)
     return slope, sum_y / n - slope * sum_x / n

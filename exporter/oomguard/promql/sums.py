@@ -1,9 +1,7 @@
-"""Sums and means as exact as Prometheus takes them, and the float operations that Go does without an exception.
+"""Sums and means just as Prometheus takes them, and the float operations that Go does without an exception.
 
-Prometheus sums with Neumaier's compensation (util/kahansum). Here math.fsum gives the correctly rounded sum in C,
-which is what the compensation approximates (they part only where the values cancel over more than 30 digits, and
-there fsum is right); where fsum refuses (overflow on the way, infinities of both signs) the
-compensated loop itself runs, with its rule for infinities.
+Prometheus sums with Neumaier's compensation (util/kahansum). Regressions, which take four sums of each series, use
+math.fsum instead: it gives in C the correctly rounded sum, which is what the compensation approximates.
 """
 
 from __future__ import annotations
@@ -31,21 +29,42 @@ def add(value: float, total: float, lost: float) -> tuple[float, float]:
     return new, lost + ((value - new) + total)
 
 
-def fsum(values: Sequence[float]) -> float:
-    """The sum of all values."""
-    try:
-        return math.fsum(values)
-    except (OverflowError, ValueError):
-        total, lost = compensated(values)
-        return total if math.isinf(total) else total + lost
+def _finite(values: Iterable[float]) -> tuple[float, float]:
+    """`compensated` without its rule for infinities, in one loop: a third of the time."""
+    total = lost = 0.0
+    for value in values:
+        new = total + value
+        if abs(total) >= abs(value):
+            lost += (total - new) + value
+        else:
+            lost += (value - new) + total
+        total = new
+    return total, lost
+
+
+def sum_of(values: Sequence[float]) -> float:
+    """The sum of all values (functions.go, funcSumOverTime)."""
+    total, lost = _finite(values)
+    if math.isfinite(total):
+        return total + lost
+    total, lost = compensated(values)
+    return total if math.isinf(total) else total + lost
 
 
 def mean(values: Sequence[float]) -> float:
     """The mean of at least one value, also where the sum alone would overflow (functions.go, funcAvgOverTime)."""
+    total, lost = _finite(values)
+    if math.isfinite(total):
+        return total / len(values) + lost / len(values)
+    return _incremental_mean(values)
+
+
+def exact_sum(values: Sequence[float]) -> float:
+    """The correctly rounded sum; `sum_of` where there is none."""
     try:
-        return math.fsum(values) / len(values)
+        return math.fsum(values)
     except (OverflowError, ValueError):
-        return _incremental_mean(values)
+        return sum_of(values)
 
 
 def _incremental_mean(values: Sequence[float]) -> float:
