@@ -240,7 +240,7 @@ RULE_SECONDS = _own("oomguard_rule_evaluation_seconds_total", "oomguard.rule.eva
 RULE_FAILURES = _own("oomguard_rule_evaluation_failures_total", "oomguard.rule.failures", COUNTER, "{evaluation}",
     "Evaluations that failed, by rule.", "rule")
 NOTIFICATIONS = _own("oomguard_notifications_total", "oomguard.notifications", COUNTER, "{notification}",
-    "Notifications by receiver and outcome: delivered, rejected (4xx), dropped (queue full, or too old); "
+    "Notifications by receiver and outcome: delivered, rejected (4xx), dropped (queue full); "
     "each attempt that is tried again counts as retried.", "receiver", "outcome")
 NOTIFICATION_QUEUE = _own("oomguard_notification_queue_length", "oomguard.notification.queue", GAUGE,
     "{notification}", "Notifications that wait to be delivered.")
