@@ -100,7 +100,7 @@ def hook(pid, *, forked=False, frozen=False):
 class Rig:
     """A guardian with the rules and routes that ship, over a memory and a clock that the test sets."""
 
-    def __init__(self, tmp_path, **settings):
+    def __init__(self, tmp_path, loaded=None, **settings):
         self.at = 0.0
         self.reader, self.hooks = Reader(), Hooks()
         clock = UnixClock(lambda: START + self.at, lambda: self.at)
@@ -109,8 +109,9 @@ class Rig:
         self.journal = Journal(tmp_path / "j")
         store, counters = Store(), Counters("t")
         self.alerting = Alerting(
-            loading.load(self.state.settings), store, counters, self.journal, target="t", write=store.live
-        )
+            loaded or loading.load(self.state.settings), store, counters, self.journal, target="t",
+            write=store.live,
+        )  # fmt: skip
         self.guardian = Guardian(
             self.state, self.reader, self.hooks, self.journal, counters, store, self.alerting,
             clock=lambda: self.at,
@@ -123,6 +124,13 @@ class Rig:
 
     def now(self):
         return self.state.clock.milliseconds()
+
+    def pause(self):
+        body = {
+            "matchers": [dict(PAUSE)], "startsAt": "2026-11-18T00:00:00Z", "endsAt": "2036-01-01T00:00:00Z",
+            "createdBy": "x", "comment": "y",
+        }  # fmt: skip
+        return self.alerting.silence(body, self.now())
 
     def runs(self):
         return [record for record in self.journal.records if record["event"] == "run_start"]
@@ -331,11 +339,7 @@ async def test_where_no_route_leads_here_nothing_is_done_and_that_is_said(rig, c
 
 @on_loop
 async def test_a_pause_holds_everything_back_and_its_end_lets_it_act_at_once(rig, caplog):
-    body = {
-        "matchers": [dict(PAUSE)], "startsAt": "2026-11-18T00:00:00Z", "endsAt": "2036-01-01T00:00:00Z",
-        "createdBy": "x", "comment": "y",
-    }  # fmt: skip
-    silence = rig.alerting.silence(body, rig.now())
+    silence = rig.pause()
     rig.tick(950, 1.0)
     rig.tick(950, 1.5)
     assert rig.runs() == []
