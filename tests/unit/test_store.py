@@ -52,7 +52,10 @@ def test_the_last_slots_are_kept_and_not_many_more(slots, writes):
         expected = [(float(t), v[name]) for t, v in enumerate(writes) if name in v]
         kept = store.history(MEMORY_RATIO.name, (name,))
         assert kept == expected[len(expected) - len(kept) :]
-        assert kept[-slots:] == [point for point in expected if point[0] >= len(writes) - slots][-slots:]
+        oldest = len(writes) - slots
+        assert [point for point in kept if point[0] >= oldest] == [
+            point for point in expected if point[0] >= oldest
+        ]
         assert len(kept) <= slots + max(1, slots // 8)
 
 
