@@ -95,6 +95,20 @@ def test_the_file_of_the_working_directory_is_read(tmp_path, monkeypatch):
              "goal": 70 * MIB, "steps": ["caches", "gc"]},
             "MemoryHigh, x: 90.0 MiB of 100.0 MiB used, goal 70.0 MiB, steps caches, gc",
         ),
+        (
+            {"event": "run_start", "alerts": ["manual"], "used": 90 * MIB, "limit": 100 * MIB, "goal": None,
+             "steps": ["gc"]},
+            "manual: 90.0 MiB of 100.0 MiB used, no goal, steps gc",
+        ),
+        ({"event": "request", "outcome": "started", "steps": ["gc"]}, "by hand: started"),
+        (
+            {"event": "request", "outcome": "held", "alerts": ["A", "B"], "count": 9, "receiver": "", "reason": "floor"},
+            "A, B (9 alerts) from somebody: held: floor",
+        ),
+        (
+            {"event": "alert_firing", "alert": "OOMKilled", "severity": "critical", "summary": "it was shot"},
+            "OOMKilled (critical): it was shot",
+        ),
         ({"event": "step_start", "step": "gc", "used": 90 * MIB}, "gc, 90.0 MiB used"),
         ({"event": "step_skipped", "step": "gc", "reason": "no_hook"}, "gc skipped: no hook"),
         (

@@ -107,3 +107,42 @@ def test_a_long_journal_is_read_from_its_end(tmp_path):
         for number in range(20_000):
             file.write(json.dumps({"event": "run_start", "run": number}) + "\n")
     assert [record["run"] for record in read_tail(path, 3)] == [19_997, 19_998, 19_999]
+
+
+def filled(path):
+    """A journal with run 1, request 2 for it, and 300 records of run 3 after them."""
+    journal = Journal(path)
+    journal.write("run_start", run=1)
+    journal.write("request", id=2, run=1, outcome="started")
+    journal.write("run_end", run=1, outcome="goal_reached")
+    journal.write("run_start", run=3)
+    for number in range(300):
+        journal.write("step_start", run=3, number=number)
+    journal.write("request", id=4, run=3, outcome="joined")
+    return journal
+
+
+def told(records):
+    return [(record["event"], record.get("id"), record.get("run")) for record in records]
+
+
+def test_records_of_a_run_or_a_request_are_found_as_far_back_as_the_file_reaches(tmp_path):
+    journal = filled(tmp_path / "journal.jsonl")
+    assert told(journal.records_of(1)) == [("run_start", None, 1), ("request", 2, 1), ("run_end", None, 1)]
+    assert told(journal.records_of(2)) == [("request", 2, 1)]
+    assert told(journal.records_of(4)) == [("request", 4, 3)]
+    assert len(journal.records_of(3)) == 302, "although a request of it is among the last records"
+    assert journal.records_of(99) == []
+
+
+def test_records_of_a_journal_without_a_file_are_those_that_are_kept():
+    journal = filled(None)
+    assert journal.records_of(1) == []
+    assert told(journal.records_of(4)) == [("request", 4, 3)]
+
+
+def test_records_of_a_run_are_found_in_the_file_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal_module, "ROTATE_BYTES", 20_000)
+    journal = filled(tmp_path / "journal.jsonl")
+    assert (tmp_path / "journal.jsonl.1").exists()
+    assert told(journal.records_of(1))[0] == ("run_start", None, 1)

@@ -74,9 +74,10 @@ def told(record: Mapping[str, Any]) -> str:
 
 
 def _run_start(record: Mapping[str, Any]) -> str:
+    goal = "no goal" if record["goal"] is None else f"goal {format_size(record['goal'])}"
     return (
         f"{', '.join(record['alerts'])}: {format_size(record['used'])} of {format_size(record['limit'])} used, "
-        f"goal {format_size(record['goal'])}, steps {', '.join(record['steps'])}"
+        f"{goal}, steps {', '.join(record['steps'])}"
     )
 
 
