@@ -102,7 +102,8 @@ def test_the_file_of_the_working_directory_is_read(tmp_path, monkeypatch):
         ),
         ({"event": "request", "outcome": "started", "steps": ["gc"]}, "by hand: started"),
         (
-            {"event": "request", "outcome": "held", "alerts": ["A", "B"], "count": 9, "receiver": "", "reason": "floor"},
+            {"event": "request", "outcome": "held", "alerts": ["A", "B"], "count": 9, "receiver": "",
+             "reason": "floor"},
             "A, B (9 alerts) from somebody: held: floor",
         ),
         (
