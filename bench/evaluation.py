@@ -69,7 +69,7 @@ def measure() -> str:
         many.write_text(multiplied(loading.RULES.read_text(), MANY))
         rows = [_all(series, shipped), _all(series, loading.load(Settings(rules=str(many))))]
         rows += [_fast(series, shipped), _tick(series, shipped), _tick(series, shipped, pause=0.005)]
-        print(*rows, sep="\n", flush=True)
+        print(*(row.cells() for row in rows), sep="\n", flush=True)
         theirs = [_prometheus(series, loading.RULES), _prometheus(series, many)]
     for row, seconds in zip(rows, theirs, strict=False):
         row.prometheus = seconds
