@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ from tests.support.stack import (
     servers_problem,
     service,
 )
-from tests.support.supervised import process_state, wait_for
+from tests.support.supervised import children, process_state, wait_for
 
 from oomguard.model import fingerprint
 
@@ -200,19 +201,19 @@ def test_a_spike_between_two_scrapes_is_seen_by_the_embedded_engine_alone() -> N
     ):
         guarded.fill(0.60, "hold")
         fired = 'sum(count_over_time(ALERTS{alertname="MemoryHigh", engine=""}[1h]))'
-        for runs in range(1, 11):
+        for _ in range(10):
             after_a_scrape(real)
-            before = real.value(fired)
+            before, runs = real.value(fired), len(guarded.journal("run_start"))
             guarded.ask(f"spike/{round((HIGH - 0.6) * LIMIT) >> 20}/100")
-            run = guarded.until_journal("run_start", runs, PATIENCE)[-1]
-            assert run["alerts"] == ["MemoryHigh"]
-            assert run["used"] > 0.7 * LIMIT
             for _ in range(3):
                 after_a_scrape(real)
-            # One that took until the next scrape, on a busy machine, shows nothing: once more.
-            if real.value(fired) == before:
-                return
-        pytest.fail("Prometheus saw each of 10 spikes of 100 ms")
+            # On a busy machine one may last until the next scrape, or the sidecar sleep through it: once more.
+            if (started := guarded.journal("run_start")[runs:]) and real.value(fired) == before:
+                break
+        else:
+            pytest.fail("of 10 spikes of 100 ms none was seen by the embedded engine alone")
+        assert [run["alerts"] for run in started] == [["MemoryHigh"]]
+        assert started[0]["used"] > 0.7 * LIMIT
 
 
 def after_a_scrape(real: RealOnes) -> None:
@@ -399,7 +400,8 @@ def test_make_stack_shows_the_real_ones_at_work_and_ends_all_that_it_started() -
         text=True,
     ) as running:
         assert running.stdout is not None
-        said = ""
+        said, alarm = "", threading.Timer(2 * PATIENCE, running.terminate)
+        alarm.start()
         try:
             for line in running.stdout:
                 said += line
@@ -410,18 +412,16 @@ def test_make_stack_shows_the_real_ones_at_work_and_ends_all_that_it_started() -
                 for port in re.findall(r"(?:Prometheus|Alertmanager|sidecar): http://127.0.0.1:(\d+)", said)
             )
             records = read_json(sidecar, "/api/v1/journal")["records"]
-            assert next(record["outcome"] for record in records if record["event"] == "request") == "started"
+            assert "started" in [record["outcome"] for record in records if record["event"] == "request"]
             assert "oomguard-act" in read(asked, "/api/v1/rules")
             assert "/admin/cleanup" in read_json(told, "/api/v2/status")["config"]["original"]
-            mine = [
-                int(pid)
-                for pid in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
-            ]
+            mine = list(children(running.pid))
             assert len(mine) == 3
             running.send_signal(signal.SIGINT)
             assert running.wait(PATIENCE) == 0
         finally:
-            running.kill()
+            alarm.cancel()
+            running.terminate()
         assert not [pid for pid in mine if process_state(pid)]
 
 
