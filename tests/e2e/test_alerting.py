@@ -6,6 +6,8 @@ import contextlib
 import http.client
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.test_page import BROWSERS, load
+from tests.e2e.test_page import text as shown_as
 from tests.support.boxes import BoxV1, require
 from tests.support.command import OBEDIENT, Running, environment, oomguard
 from tests.support.guarded import Guarded
@@ -225,6 +229,21 @@ def test_with_dry_run_everything_is_journaled_and_no_step_taken() -> None:
         assert running.status()["level"]["used"] > 100 * MIB
 
 
+def test_with_cleanup_turned_off_nothing_is_done_but_by_hand() -> None:
+    with Running("run", *LIMIT, target=OBEDIENT, env={"MEMORY_CLEANUP": "0"}) as running:
+        running.answer()
+        running.order("register")
+        running.until_guarding(hooks=1)
+        running.order("cache 114")
+        ratio(running, 0.9)
+        ticks(running)
+        status, told = ask(running, "POST", "/admin/cleanup", payload(alert()))
+        assert (status, told["outcome"], told["run"]) == (202, "off", None)
+        assert running.journal("run_start") == []
+        assert running.cleanup("--steps", "caches").returncode == 0
+        assert running.until_journal("run_end")[0]["alerts"] == ["manual"]
+
+
 # -- what comes from outside --------------------------------------------------------------------
 
 
@@ -391,6 +410,23 @@ def test_a_pause_holds_actions_back_shows_and_survives_and_its_end_lets_them_act
         assert running.metric("oomguard_paused") == 0
 
 
+@pytest.mark.real
+def test_the_page_shows_a_pause_and_what_it_holds_back(tmp_path: Path) -> None:
+    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    require(None if browser else "chromium is missing (apt-get install chromium)")
+    assert browser is not None
+    with guarded() as running:
+        assert running.command("pause", "1h", "--comment", "<b>deploy</b>").returncode == 0
+        running.order("cache 118")
+        ratio(running, 0.9)
+        ticks(running)
+        dom, _ = load(browser, running.url + "/", tmp_path)
+        assert re.fullmatch(r"paused until .*\d\d:\d\d.*", shown_as(dom, "paused"))
+        assert "&lt;b&gt;deploy&lt;/b&gt;" in dom
+        assert "silenced" in dom
+        assert running.journal("run_start") == []
+
+
 @pytest.mark.parametrize("arguments", [[], ["1h", "--end"], ["soon"], ["0s"], ["-1h"], [""]])
 def test_a_pause_of_no_time_is_a_users_mistake(arguments: list[str]) -> None:
     told = oomguard("pause", *arguments)
@@ -400,7 +436,7 @@ def test_a_pause_of_no_time_is_a_users_mistake(arguments: list[str]) -> None:
 
 @pytest.mark.real
 def test_amtool_silences_the_sidecar_as_it_does_an_alertmanager(tmp_path: Path) -> None:
-    require(None if any(Path(p, "amtool").exists() for p in os.get_exec_path()) else "amtool is missing")
+    require(None if shutil.which("amtool") else "amtool is missing (apt-get install prometheus-alertmanager)")
     with guarded() as running:
 
         def amtool(*arguments: str) -> str:
@@ -598,8 +634,12 @@ def test_check_tells_every_mistake_at_once_with_its_file_and_line(tmp_path: Path
     assert apart.returncode == 2
     assert apart.stderr.count("\n") == told.stderr.count("\n") - 1
     assert oomguard("check", cwd=tmp_path).stderr.count("\n") == told.stderr.count("\n")
-    started = oomguard("run", "--rules", tmp_path / "rules.yml", "--", "true")
-    assert (started.returncode, "rules.yml:5:" in started.stderr) == (2, True)
+    for command in (
+        ["run", "--rules", tmp_path / "rules.yml", "--", "true"],
+        ["watch", "--pid", str(os.getpid()), "--rules", tmp_path / "rules.yml"],
+    ):
+        started = oomguard(*command)
+        assert (started.returncode, "rules.yml:5:" in started.stderr) == (2, True)
 
 
 # -- what the kernel did ------------------------------------------------------------------------

@@ -104,7 +104,7 @@ async def test_a_request_that_led_to_nothing_has_ended(viewed):
 async def test_without_a_target_an_order_waits_or_never_comes(viewed):
     viewed.tick(500)
     viewed.state.root = None
-    with pytest.raises(LookupError, match="no target is running|waiting for the target"):
+    with pytest.raises(LookupError, match="no target is running"):
         viewed.order({})
     viewed.state.gone = True
     with pytest.raises(TargetError, match="ended for good"):
