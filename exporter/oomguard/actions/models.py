@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oomguard.actions.step import Answer, Performed, Situation, keyed, order, summed
+from oomguard.actions.step import Performed, Situation, worst_first
 
 
 class Models:
@@ -17,10 +17,4 @@ class Models:
 
     async def perform(self, situation: Situation) -> Performed:
         """Stop at the goal."""
-        answers: dict[str, Answer] = {}
-        for slot, worker in keyed(situation.workers):
-            answers[slot] = await order(worker, self.name, situation)
-            after = situation.measure()
-            if after is not None and after.used <= situation.goal:
-                break
-        return summed(answers)
+        return await worst_first(self.name, situation)

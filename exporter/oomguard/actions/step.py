@@ -128,6 +128,17 @@ async def order(worker: Worker, step: str, situation: Situation) -> Answer:
     )
 
 
+async def worst_first(step: str, situation: Situation) -> Performed:
+    """Order a step from one process after the other, the worst first, until the goal is reached."""
+    answers: dict[str, Answer] = {}
+    for slot, worker in keyed(situation.workers):
+        answers[slot] = await order(worker, step, situation)
+        after = situation.measure()
+        if after is not None and after.used <= situation.goal:
+            break
+    return summed(answers)
+
+
 def keyed(workers: Sequence[Worker]) -> list[tuple[str, Worker]]:
     """Workers by slot; those beyond the bound are all called ``other`` and are told apart by a number."""
     slots = [worker.slot for worker in workers]

@@ -5,7 +5,7 @@ It stalls every thread that allocates, 0.3 to 0.4 s on 2 to 4 GB, so it is taken
 
 from __future__ import annotations
 
-from oomguard.actions.step import Answer, Performed, Situation, keyed, order, summed
+from oomguard.actions.step import Performed, Situation, worst_first
 
 _SECONDS_PER_BYTE = 0.1 / (1 << 30)
 
@@ -22,10 +22,4 @@ class Trim:
 
     async def perform(self, situation: Situation) -> Performed:
         """Stop at the goal."""
-        answers: dict[str, Answer] = {}
-        for slot, worker in keyed(situation.workers):
-            answers[slot] = await order(worker, self.name, situation)
-            after = situation.measure()
-            if after is not None and after.used <= situation.goal:
-                break
-        return summed(answers)
+        return await worst_first(self.name, situation)
