@@ -33,7 +33,8 @@ from oomguard.thresholds import Thresholds
 from oomguard.wishes import Wish
 
 LIVE_INTERVAL: Final = 0.25
-"""Seconds between two evaluations of all rules that read fast-lane series; the instant ones run at every tick."""
+"""Seconds between two evaluations of all rules that read fast-lane series; the instant ones run at every tick that
+finds another level."""
 SAY_AGAIN: Final = 1.0
 """Seconds for which an alert that flaps is not logged again."""
 
@@ -43,6 +44,9 @@ class Alerting(Protocol):
 
     def evaluate(self, lane: Lane, now: int) -> None:
         """Evaluate the rules of a lane at `now`, in Unix milliseconds."""
+
+    def flush(self, now: int) -> None:
+        """Hand on the notifications that are due."""
 
     def wishes(self, now: int) -> Sequence[Wish]:
         """What the alerts that fire ask of the sidecar itself."""
@@ -90,6 +94,8 @@ class Guardian:
         self._clock = clock
         self._configured: tuple[Settings, int, Thresholds] | None = None
         self._live_due = 0.0
+        self._seen: tuple[object, ...] = ()
+        """What the rules were evaluated on at the last fast tick."""
         self._above = ""
         self._said: dict[str, float] = {}
         self._asked: frozenset[Hook] = frozenset()
@@ -148,18 +154,12 @@ class Guardian:
         level = self._reader.read(at, tick=True) if self._state.root is not None else None
         self._state.level = level
         if level is None:
+            self._seen = ()
             return None
         broker, state = self.broker, self._state
         limits = self.in_force(level)
         now = state.clock.milliseconds()
-        samples = fast_samples(level, state.target, limits)
-        self._store.live(now, samples)
-        if self.recorder is not None:
-            self.recorder.live(samples, now)
-        lane = Lane.FAST
-        if at >= self._live_due:
-            lane, self._live_due = Lane.LIVE, at + LIVE_INTERVAL
-        self._alerting.evaluate(lane, now)
+        self._evaluate(level, limits, now)
         self._announce(level, limits)
         if broker.held:
             self._look_for_something_new(level.limit)
@@ -174,6 +174,26 @@ class Guardian:
         if broker.held or not acts:
             ahead.append(level.limit)
         return level.used, tuple(ahead)
+
+    def _evaluate(self, level: Level, limits: Thresholds, now: int) -> None:
+        """Have the rules evaluated on this level, unless it is what they saw at the tick before.
+
+        Then instant rules would find what they found; what time alone brings (a `for` that has passed) waits for
+        the next live evaluation. A service that idles just below a threshold is looked at 200 times a second for hours.
+        """
+        lane = Lane.FAST
+        if level.at >= self._live_due:
+            lane, self._live_due = Lane.LIVE, level.at + LIVE_INTERVAL
+        seen = (level.used, level.rate, level.limit, level.origin, level.kind, limits)
+        if lane is Lane.FAST and seen == self._seen:
+            self._alerting.flush(now)
+            return
+        self._seen = seen
+        samples = fast_samples(level, self._state.target, limits)
+        self._store.live(now, samples)
+        if self.recorder is not None:
+            self.recorder.live(samples, now)
+        self._alerting.evaluate(lane, now)
 
     def _look_for_something_new(self, limit: int) -> None:
         """Lift what holds a run back where there is something to free that the last run could not know of.

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from oomguard import loading
+from oomguard import metrics as m
 from oomguard.alerting import Alerting
 from oomguard.clock import UnixClock
 from oomguard.config import Settings
@@ -394,3 +395,51 @@ async def test_without_a_target_nothing_is_measured(rig, caplog):
     assert rig.guardian.measure().used == 100 * MIB
     rig.state.root = None
     assert rig.guardian.measure() is None
+
+
+def evaluations(rig):
+    """Evaluations of the instant rules alone so far."""
+    counts = rig.alerting._counters.samples()
+    (count,) = [s.value for s in counts if s.metric is m.RULE_EVALUATIONS and s.labels == ("fast",)]
+    return count
+
+
+@on_loop
+async def test_memory_as_it_was_is_not_evaluated_again_until_all_rules_are(rig, caplog):
+    rig.tick(790, 1.0)
+    for at in (1.005, 1.01, 1.2):
+        rig.tick(790, at)
+    assert evaluations(rig) == 0
+    rig.tick(791, 1.21)
+    rig.tick(790, 1.22)
+    assert evaluations(rig) == 2
+
+
+@on_loop
+async def test_thresholds_that_have_come_nearer_are_evaluated_on_memory_as_it_was(rig, caplog):
+    rig.reader.rate = 200.0 * MIB
+    rig.tick(790, 1.0)
+    assert rig.runs() == []
+    rig.guardian.lane.lateness.add(1.005, 0.1)
+    rig.tick(790, 1.005)
+    assert len(rig.runs()) == 1
+
+
+@on_loop
+async def test_a_target_that_has_come_back_is_evaluated_whatever_the_one_before_used(rig, caplog):
+    rig.tick(790, 1.0)
+    rig.tick(None, 1.005)
+    rig.tick(790, 1.01)
+    assert evaluations(rig) == 1
+
+
+@of(
+    """
+groups: [{name: g, rules: [{alert: Patient, expr: oomguard_memory_used_ratio > 0.5, for: 1s,
+  labels: {severity: warning}}]}]
+"""
+)
+async def test_a_hold_that_passes_while_memory_stays_ends_at_the_next_live_evaluation(rig, caplog):
+    for tick in range(260):
+        rig.tick(600, 1.0 + 0.005 * tick)
+    assert rig.journal.latest["alert_firing"]["alert"] == "Patient"
