@@ -96,7 +96,9 @@ class Sidecar:
         self._guardian = Guardian(
             self._state, self._reader, self._hooks, self._journal, self._counters, self._store, self._alerting
         )
-        self._reloader = Reloader(self._state, self._alerting, self._store, self._journal, problems)
+        self._reloader = Reloader(
+            self._state, self._alerting, self._store, self._journal, self._worker, problems
+        )
         self._recorder = (
             Recorder(Path(settings.record), self._state.target, time.time()) if settings.record else None
         )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 from oomguard import loading
 from oomguard import metrics as m
 from oomguard.alerting import Alerting
+from oomguard.config import Settings
 from oomguard.errors import ConfigError, Problem
 from oomguard.journal import Journal
+from oomguard.loading import Loaded
 from oomguard.log import LOGGER, fields
 from oomguard.state import State
 from oomguard.store import Sample, Store
@@ -24,9 +28,12 @@ class Reloader:
         alerting: Alerting,
         store: Store,
         journal: Journal,
+        worker: Executor,
         problems: Sequence[Problem] = (),
     ) -> None:
         """`problems`: why the files could not be read at the start, where older ones had to do."""
+        self._worker = worker
+        self._reloading = asyncio.Lock()
         self._state = state
         self._alerting = alerting
         self._store = store
@@ -34,11 +41,17 @@ class Reloader:
         self._problems = tuple(problems)
         self._loaded_at = state.clock.now() if not problems else None
 
-    def reload(self) -> list[str]:
-        """Take over what the files say now; returns what was read. Raises ConfigError, with nothing changed."""
+    async def reload(self) -> list[str]:
+        """Take over what the files say now; returns what was read. Raises ConfigError, with nothing changed.
+
+        They are read in the worker thread: the shipped rules take 0.15 s, in which memory may climb by 75 MB.
+        """
+        async with self._reloading:  # the last one asked for is the last one read
+            return await self._reload()
+
+    async def _reload(self) -> list[str]:
         try:
-            settings = self._state.settings.reloaded()
-            loaded = loading.load(settings)
+            settings, loaded = await asyncio.get_running_loop().run_in_executor(self._worker, self._read)
         except ConfigError as error:
             self._problems = error.problems
             LOGGER.error(
@@ -55,6 +68,10 @@ class Reloader:
         self._journal.write("reload", ok=True)
         LOGGER.info("reloaded", extra=fields(rules=sum(len(group.rules) for group in loaded.groups)))
         return self.files()
+
+    def _read(self) -> tuple[Settings, Loaded]:
+        settings = self._state.settings.reloaded()
+        return settings, loading.load(settings)
 
     def files(self) -> list[str]:
         """The rule files and the routes file that are in force."""

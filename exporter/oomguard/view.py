@@ -258,6 +258,6 @@ class SidecarView:
         """See `oomguard.web.server.View`."""
         self._alerting.expire(silence, self._now())
 
-    def reload(self) -> list[str]:
+    async def reload(self) -> list[str]:
         """See `oomguard.web.server.View`."""
-        return self._reloader.reload()
+        return await self._reloader.reload()

@@ -34,7 +34,7 @@ class Viewed(Rig):
         )  # fmt: skip
         self.view = SidecarView(
             self.state, self.guardian, self.alerting,
-            Reloader(self.state, self.alerting, self.store, self.journal), inbox, self.hooks, self.journal,
+            Reloader(self.state, self.alerting, self.store, self.journal, None), inbox, self.hooks, self.journal,
             counters, self.store, slow_seconds=lambda: 0.001, receivers=lambda: [{"waiting": 2}, {"waiting": 1}],
         )  # fmt: skip
 

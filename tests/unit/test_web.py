@@ -78,7 +78,7 @@ class View:
         if self.set.pop(silence, None) is None:
             raise LookupError(f"no silence {silence}")
 
-    def reload(self):
+    async def reload(self):
         if self.refusal is not None:
             raise self.refusal
         return ["a.rules.yml"]

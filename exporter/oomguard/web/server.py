@@ -74,7 +74,7 @@ class View(Protocol):
     def expire(self, silence: str) -> None:
         """End a silence; raises LookupError."""
 
-    def reload(self) -> list[str]:
+    async def reload(self) -> list[str]:
         """Read configuration, rules and routes again; returns what is in force, raises ConfigError."""
 
 
@@ -197,7 +197,7 @@ class _Routes:
     async def reload(self, request: web.Request) -> web.Response:
         self._authorize(request)
         try:
-            return web.json_response({"status": "success", "loaded": self._view.reload()})
+            return web.json_response({"status": "success", "loaded": await self._view.reload()})
         except ConfigError as error:
             raise _RefusedError(
                 500,
