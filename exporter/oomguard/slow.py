@@ -200,13 +200,13 @@ class SlowLane:
 
     def _notice_children(self, tree: Reading[Tree], kills: int) -> None:
         """Tell children that the kernel shot from those that ended: its counter rose while they went."""
+        # The kernel counts first; its victim goes when its memory is torn down and its parent has waited for it.
+        self._unmatched = [*self._unmatched, kills][-UNMATCHED_TICKS:]
         if tree.value is None:
             return
         exited = tree.value.exited_total
         new = exited - self._exited if self._exited is not None else 0
         self._exited = exited
-        # The kernel counts first; its victim goes when its memory is torn down and its parent has waited for it.
-        self._unmatched = [*self._unmatched, kills][-UNMATCHED_TICKS:]
         shot = min(new, sum(self._unmatched))
         if shot > 0:
             self._forget_kills(shot)

@@ -106,6 +106,13 @@ def test_a_kill_whose_victim_was_somebody_else_makes_no_later_exit_a_shot_one(ri
     assert rig.exits() == {"oom_kill": 0, "unknown": 1}
 
 
+def test_a_kill_that_was_seen_when_the_processes_could_not_be_read_is_not_forgotten(rig):
+    rig.tick(exited=0, kills=0)
+    rig.lane._notice_children(Reading(Status.FAILED), rig.events(1))
+    rig.tick(exited=1, kills=1)
+    assert rig.exits() == {"oom_kill": 1, "unknown": 0}
+
+
 def test_several_at_once_are_told_apart(rig):
     rig.tick(exited=4, kills=7)
     rig.tick(exited=7, kills=9)
