@@ -678,6 +678,6 @@ def test_a_child_that_the_kernel_shot_is_counted_and_told(tmp_path: Path) -> Non
             )
             assert program_.metric("oomguard_child_exits_total", reason="unknown") == 0
             assert [record["count"] for record in program_.journal("child_killed")] == [1]
-            wait_for(lambda: "ChildKilled" in program_.metrics(), "the alert")
+            wait_for(lambda: 'alertname="ChildKilled"' in program_.metrics(), "the alert")
         finally:
             os.close(opened)
