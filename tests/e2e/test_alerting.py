@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,8 @@ from tests.support.boxes import BoxV1, require
 from tests.support.command import OBEDIENT, Running, environment, oomguard
 from tests.support.guarded import Guarded
 from tests.support.supervised import wait_for
+
+from oomguard.routes.silences import parse_time
 
 MIB = 1 << 20
 LIMIT = ("--limit", "128MiB")
@@ -487,7 +488,7 @@ def active(running: Running, name: str) -> dict[str, Any]:
 
 def seconds(time: str) -> float:
     """Unix seconds of a time of the API."""
-    return datetime.fromisoformat(time.replace("Z", "+00:00")).timestamp()
+    return parse_time(time)
 
 
 def kept(running: Running, text: str) -> None:

@@ -154,3 +154,18 @@ def test_an_address_needs_no_scheme_and_no_slash(monkeypatch):
     monkeypatch.setattr("oomguard.runtime.RuntimeDir.find", classmethod(lambda cls: []))
     assert running(argparse.Namespace(url="box:1/")) == ("http://box:1", "")
     assert running(argparse.Namespace(url="http://box:1")) == ("http://box:1", "")
+
+
+@pytest.mark.parametrize("lines", [0, 1, 3])
+def test_replay_tells_how_long_a_recording_is(capsys, tmp_path, lines):
+    path = tmp_path / "r"
+    series = '{"series": {"0": [["__name__", "oomguard_memory_used_bytes"], ["target", "api"]]}}'
+    slots = [f'{{"slot": {1000 * at}, "values": {{"0": 1}}}}' for at in range(1, lines + 1)]
+    path.write_text("\n".join(['{"oomguard_recording": 1}', series, *slots, ""]))
+    code = cli.main(["replay", str(path)])
+    out, err = capsys.readouterr()
+    if not lines:
+        assert (code, err) == (2, f"oomguard: {path}: holds no samples\n")
+    else:
+        assert code == 0
+        assert out.splitlines()[-1].startswith(f"{lines - 1} s of api: ")

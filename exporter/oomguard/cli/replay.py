@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from oomguard import loading, recording
@@ -12,6 +13,7 @@ from oomguard.cli.options import needs_sidecar
 from oomguard.config import Settings
 from oomguard.errors import UserError
 from oomguard.log import LOGGER
+from oomguard.recording import Moment
 from oomguard.replay import Event, Replay
 
 
@@ -35,16 +37,17 @@ def run(options: argparse.Namespace) -> int:
     LOGGER.disabled = True  # what a sidecar would log is printed as events
     settings = dataclasses.replace(Settings(), rules=options.rules, routes=options.routes)
     loaded = loading.load(settings)
-    moments = list(recording.read(Path(options.recording)))
-    if not moments:
-        raise UserError(f"{options.recording}: holds no samples")
-    target = options.target or _target(moments)
+    path = Path(options.recording)
+    target = options.target or _target(recording.read(path))
     counts = {"firing": 0, "action": 0, "notification": 0}
-    for event in Replay(loaded, target).events(moments):
+    span: list[int] = []
+    for event in Replay(loaded, target).events(_timed(recording.read(path), span)):
         print(_line(event))
         if event.kind in counts:
             counts[event.kind] += 1
-    seconds = (moments[-1].time - moments[0].time) / 1000
+    if not span:
+        raise UserError(f"{path}: holds no samples")
+    seconds = (span[-1] - span[0]) / 1000
     print(
         f"{seconds:.0f} s of {target or 'an unnamed target'}: {counts['firing']} alerts fired, "
         f"{counts['action']} actions would have run, {counts['notification']} notifications would have gone out"
@@ -52,7 +55,14 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _target(moments: list[recording.Moment]) -> str:
+def _timed(moments: Iterable[Moment], span: list[int]) -> Iterator[Moment]:
+    """The moments, one at a time (half a day would not fit into a small box); their first and last go to `span`."""
+    for moment in moments:
+        span[bool(span) :] = [moment.time]
+        yield moment
+
+
+def _target(moments: Iterable[Moment]) -> str:
     """The label ``target`` of the recorded memory."""
     return next(
         (
