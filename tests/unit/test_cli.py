@@ -12,6 +12,7 @@ from oomguard.cli.client import running
 from oomguard.cli.options import number, settings_from
 from oomguard.config import SETTINGS
 from oomguard.errors import ConfigError, UserError
+from oomguard.log import LOGGER
 
 MIB = 1 << 20
 
@@ -157,13 +158,15 @@ def test_an_address_needs_no_scheme_and_no_slash(monkeypatch):
 
 
 @pytest.mark.parametrize("lines", [0, 1, 3])
-def test_replay_tells_how_long_a_recording_is(capsys, tmp_path, lines):
+def test_replay_tells_how_long_a_recording_is(capsys, tmp_path, monkeypatch, lines):
+    monkeypatch.setattr(LOGGER, "disabled", False)  # the command turns it off, for the rest of its process
     path = tmp_path / "r"
     series = '{"series": {"0": [["__name__", "oomguard_memory_used_bytes"], ["target", "api"]]}}'
     slots = [f'{{"slot": {1000 * at}, "values": {{"0": 1}}}}' for at in range(1, lines + 1)]
     path.write_text("\n".join(['{"oomguard_recording": 1}', series, *slots, ""]))
     code = cli.main(["replay", str(path)])
     out, err = capsys.readouterr()
+    assert "alert firing" not in err
     if not lines:
         assert (code, err) == (2, f"oomguard: {path}: holds no samples\n")
     else:
