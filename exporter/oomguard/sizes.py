@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import inf
 
 _UNITS = {
     "": 1,
@@ -17,6 +18,8 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([A-Za-z]*)\s*")
 _PERCENT = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*%\s*")
 
 
+_TOO_LARGE = 1 << 63
+"""Bytes; a float of many digits is infinite, and no int."""
 MIN_BARE = 1 << 20
 """A bare number below this is no number of bytes that somebody meant."""
 
@@ -29,10 +32,12 @@ def parse_size(text: str | int) -> int:
     match = _SIZE.fullmatch(str(text))
     if match is None or (factor := _UNITS.get(match[2].lower())) is None:
         raise ValueError(f"{text!r} is not a size; write for example 512MiB, 512MB or 0.5GiB")
-    size = int(float(match[1]) * factor)
-    if size <= 0:
-        raise ValueError(f"{text!r} is not a size above zero; write for example 512MiB")
-    return size
+    size = float(match[1]) * factor
+    if not 1 <= size < _TOO_LARGE:
+        raise ValueError(
+            f"{str(text)[:40]!r} is not a size between a byte and 8 EiB; write for example 512MiB"
+        )
+    return int(size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,8 @@ def parse_threshold(text: str | float) -> Threshold:
             ratio = float(text)
         except ValueError:
             ratio = 2.0
+        except OverflowError:  # a JSON integer may have any number of digits
+            ratio = inf
         if ratio > 1:
             if str(text).strip().replace(".", "", 1).isdecimal() and ratio < MIN_BARE:
                 meant = f"{text}% or {text}MiB" if ratio <= 100 else f"{text}MiB"  # noqa: PLR2004 - per cent
@@ -73,7 +80,7 @@ def parse_threshold(text: str | float) -> Threshold:
                 return Threshold(size=parse_size(str(text)))
             except ValueError:
                 raise ValueError(
-                    f"{text!r} is not a threshold; write a ratio (0.9), a percentage (90%) or a size (450MiB)"
+                    f"{str(text)[:40]!r} is not a threshold; write a ratio (0.9), a percentage (90%) or a size (450MiB)"
                 ) from None
     if not 0 < ratio <= 1:
         raise ValueError(f"{text!r} is not between 0 and the limit; write for example 0.9 or 90%")

@@ -78,3 +78,11 @@ def test_sizes_are_shown_in_binary_units():
         "3.00 GiB",
     ]
     assert megabytes(1684 << 20) == "1684 MB"
+
+
+@pytest.mark.parametrize("number", [10**400, "9" * 400, "9" * 400 + "GB", 1 << 63], ids=range(4))
+def test_a_number_beyond_all_memory_is_refused_as_any_other_mistake(number):
+    with pytest.raises(ValueError, match="512MiB"):
+        parse_size(number)
+    with pytest.raises(ValueError, match=r"0\.9"):
+        parse_threshold(number)
