@@ -287,7 +287,10 @@ def parse_time(text: str) -> float:
     at = datetime.fromisoformat(head)
     if at.tzinfo is None:
         raise ValueError(text)
-    return at.astimezone(timezone.utc).timestamp()
+    try:
+        return at.astimezone(timezone.utc).timestamp()
+    except OverflowError:  # an offset that leads beyond the years 1 to 9999
+        raise ValueError(text) from None
 
 
 def _matcher(entry: object) -> Matcher:

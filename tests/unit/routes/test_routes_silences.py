@@ -168,3 +168,9 @@ def test_every_change_is_told():
 )
 def test_times_are_read_in_every_form_of_rfc_3339(text, time):
     assert parse_time(text) == time
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+10:00", "9999-12-31T23:59:59-10:00"])
+def test_a_time_whose_offset_leads_out_of_the_calendar_is_no_time(text):
+    with pytest.raises(ValueError, match="T"):
+        parse_time(text)
