@@ -142,7 +142,7 @@ def test_records_of_a_journal_without_a_file_are_those_that_are_kept():
 
 
 def test_records_of_a_run_are_found_in_the_file_before(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal_module, "ROTATE_BYTES", 20_000)
+    monkeypatch.setattr(journal_module, "ROTATE_BYTES", 14_000)
     journal = filled(tmp_path / "journal.jsonl")
     assert (tmp_path / "journal.jsonl.1").exists()
     assert told(journal.records_of(1))[0] == ("run_start", None, 1)
