@@ -280,16 +280,19 @@ class Broker:
 
     def _resume(self, past: Sequence[Mapping[str, object]]) -> None:
         """Go on where the journal ends: ids, the floor, and a run that its sidecar did not live to end."""
-        open_run: Mapping[str, object] | None = None
+        begun: Mapping[str, object] = {}
+        ended: Mapping[str, object] = {}
         for record in past:
             for name in ("run", "id"):
                 known = number(record, name)
                 if known is not None:
                     self._next_id = max(self._next_id, int(known) + 1)
             if record.get("event") == "run_start":
-                open_run = record
+                begun = record
             elif record.get("event") == "run_end":
-                open_run = None
+                ended = record
+                if "floor" not in record:
+                    continue  # of a run that its sidecar did not live to end: it taught nothing
                 floor = number(record, "floor")
                 steps = record.get("steps")
                 self.restraint = Restraint(
@@ -297,8 +300,8 @@ class Broker:
                     failures=int(number(record, "failures") or 0),
                     tried=frozenset(map(str, steps)) if isinstance(steps, list) else frozenset(),
                 )
-        if open_run is not None:
-            self._journal.write("run_end", run=open_run.get("run"), outcome=RunOutcome.INTERRUPTED.value)
+        if begun and begun.get("run") != ended.get("run"):
+            self._journal.write("run_end", run=begun.get("run"), outcome=RunOutcome.INTERRUPTED.value)
 
 
 def _wanted(wishes: Sequence[Wish], level: Level, goal: int) -> dict[str, int | None]:

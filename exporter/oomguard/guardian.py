@@ -84,7 +84,8 @@ class Guardian:
             ),
             journal=journal,
             counters=counters,
-            past=tuple(journal.records),
+            # The last of each kind first: 200 records may tell of alerts alone, and ids must not begin anew.
+            past=(*journal.latest.values(), *journal.records),
         )
         self._state = state
         self._reader = reader
