@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from oomguard.actions.ladder import Ladder, Run
+from oomguard.actions.ladder import MOST_NAMED, Ladder, Run
 from oomguard.actions.step import Step, noise
 from oomguard.counters import Counters
 from oomguard.journal import Journal, number
@@ -167,7 +167,7 @@ class Broker:
             if level.used <= thresholds.goal:
                 self.restraint.relax()
             return None
-        alerts = tuple(wish.alertname for wish in wishes)
+        alerts = tuple(dict.fromkeys(wish.alertname for wish in wishes))[:MOST_NAMED]
         wanted = _wanted(wishes, level, thresholds.goal)
         if self.active is not None:
             self.active.join(alerts, wanted)

@@ -18,7 +18,7 @@ from oomguard.metrics import ADMIN_REQUESTS
 from oomguard.model import Level
 from oomguard.requests import Order, Payload
 from oomguard.thresholds import Thresholds
-from oomguard.wishes import Action, Declined, Wish, wish_of
+from oomguard.wishes import LONGEST_NAME, Action, Declined, Wish, wish_of
 
 _NAMED: Final = 10
 """Alert names of a payload that are journaled; a storm has a thousand of the same."""
@@ -105,7 +105,7 @@ class Inbox:
             self._journaled(receipt, steps=list(request.steps))
         else:
             receipt = self._alerts(request, default, level, thresholds, act=act)
-            names = list(dict.fromkeys(alert.name for alert in request.alerts))
+            names = list(dict.fromkeys(alert.name[:LONGEST_NAME] for alert in request.alerts))
             self._journaled(
                 receipt, receiver=request.receiver, alerts=names[:_NAMED], count=len(request.alerts)
             )

@@ -19,6 +19,8 @@ from oomguard.sizes import Threshold, parse_threshold
 CLEANUP_STEPS: Final = ("caches", "gc", "trim")
 UNLOAD_STEPS: Final = ("models",)
 ALL_STEPS: Final = "all"
+LONGEST_NAME: Final = 100
+"""Characters of an alert's name that are kept: anybody may send a payload, and the journal is to stay readable."""
 
 
 class Action(enum.Enum):
@@ -66,7 +68,7 @@ def wish_of(alert: Alert, target: str, default: Action = Action.CLEANUP) -> Wish
         return Declined.NOTIFY
     if action is Action.RESTART:
         return Declined.NOT_ALLOWED
-    return Wish(alert.name or "unnamed", steps, goal)
+    return Wish(alert.name[:LONGEST_NAME] or "unnamed", steps, goal)
 
 
 def read_labels(

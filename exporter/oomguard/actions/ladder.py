@@ -23,6 +23,8 @@ from oomguard.sizes import megabytes
 SETTLE: Final = 0.02
 """Seconds after which memory is read a second time when a step seems to have given nothing: the kernel
 uncharges pages in batches."""
+MOST_NAMED: Final = 20
+"""Alerts that a run is told to serve: a storm may bring a thousand, and every record of the run names them."""
 
 
 @dataclass(slots=True)
@@ -58,7 +60,7 @@ class Run:
 
     def join(self, alerts: tuple[str, ...], wanted: Mapping[str, int | None]) -> None:
         """Union of the steps, each with the lowest goal that anybody has for it."""
-        self.alerts = tuple(dict.fromkeys(self.alerts + alerts))
+        self.alerts = tuple(dict.fromkeys(self.alerts + alerts))[:MOST_NAMED]
         for step, goal in wanted.items():
             known = self.wanted.get(step, goal)
             self.wanted[step] = None if goal is None or known is None else min(known, goal)

@@ -1,0 +1,47 @@
+"""What anybody may send at once: the journal's lines stay short, for a sidecar that comes reads its last 256 KiB."""
+
+import asyncio
+import json
+
+from oomguard.actions.ladder import MOST_NAMED, Ladder
+from oomguard.broker import Broker
+from oomguard.counters import Counters
+from oomguard.inbox import Inbox
+from oomguard.journal import Journal
+from oomguard.model import Level, LimitOrigin, UsedKind
+from oomguard.requests import parse
+from oomguard.thresholds import Thresholds
+from oomguard.wishes import LONGEST_NAME, Action
+
+LIMIT = 1000 << 20
+LIMITS = Thresholds(800 << 20, 900 << 20, 700 << 20)
+LEVEL = Level(1.0, 850 << 20, LIMIT, LimitOrigin.CGROUP, UsedKind.CGROUP, 0.0)
+
+
+def test_a_storm_of_long_names_leaves_short_records(tmp_path):
+    journal, counters = Journal(tmp_path / "journal.jsonl"), Counters("t")
+    names = [f"{index:04}" + "x" * 900 for index in range(1000)]
+    alerts = [{"status": "firing", "labels": {"alertname": name}} for name in names]
+    body = json.dumps({"version": "4", "receiver": "r", "alerts": alerts}).encode()
+
+    async def send():
+        broker = Broker(
+            (),
+            ladder=lambda held: Ladder(
+                (), measure=lambda: LEVEL, workers=list, held=held, journal=journal, counters=counters
+            ),
+            journal=journal,
+            counters=counters,
+        )
+        inbox = Inbox(broker, journal, counters, target="t", silenced=lambda _: False)
+        receipt = inbox.take(parse(body, Action.CLEANUP), Action.CLEANUP, LEVEL, LIMITS, act=True)
+        await broker.finished()
+        return receipt
+
+    receipt = asyncio.run(send())
+    journal.close()
+    lines = (tmp_path / "journal.jsonl").read_bytes().splitlines()
+    assert max(map(len, lines)) < 2 * MOST_NAMED * LONGEST_NAME
+    events = [record["event"] for record in Journal(tmp_path / "journal.jsonl").records]
+    assert events == ["run_start", "request", "run_end"]
+    assert json.loads(lines[0])["run"] == receipt.run
