@@ -188,6 +188,7 @@ class Broker:
         wanted: dict[str, int | None] = dict.fromkeys(steps, goal)
         if self.active is not None:
             self.active.join((alertname,), wanted)
+            self.active.manual = True
             return self.active
         return self._start(Run(self.take_id(), (alertname,), wanted, level, manual=True), None)
 

@@ -496,3 +496,18 @@ async def test_counters_tell_what_steps_came_to(box):
     assert values["oomguard_cleanup_freed_bytes_total", ("caches",)] == 200 * MIB
     assert values["oomguard_cleanup_runs_total", ("goal_reached",)] == 1
     assert values["oomguard_cleanup_runs_total", ("target_gone",)] == 0
+
+
+@on_loop
+async def test_no_cooldown_holds_back_a_person_who_joins_a_run(box):
+    box.tick()
+    await box.settle()
+    box.memory.used = 920 * MIB
+    box.memory.at += 1.5  # of all cooldowns only that of caches is over
+    box.caches.gate = asyncio.Event()
+    run = box.tick(steps=("caches",))
+    await asyncio.sleep(0)
+    assert box.broker.order("manual", ("trim",), None, box.memory.level()) is run
+    box.caches.gate.set()
+    await box.settle()
+    assert box.trim.taken == 2
