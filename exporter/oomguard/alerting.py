@@ -22,6 +22,7 @@ from oomguard.promql.series import METRIC_NAME, Labels, Storage
 from oomguard.routes.deliver import Outcome
 from oomguard.routes.dispatch import Dispatcher
 from oomguard.routes.groups import Notification
+from oomguard.routes.matchers import matches, parse_matchers
 from oomguard.routes.silences import SilenceNotFoundError, Silences, SilenceState
 from oomguard.rules.alerts import Change, ChangeKind
 from oomguard.rules.engine import Engine, Lane
@@ -208,9 +209,27 @@ class Alerting:
             shown.append({**told.alert_json(alert), "held": held})
         return shown
 
-    def silences_json(self, now: int) -> list[dict[str, Any]]:
-        """Body of Alertmanager's /api/v2/silences."""
-        return [silence.to_json(now / 1000) for silence in self.silences.listed(now / 1000)]
+    def silences_json(self, now: int, filters: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Body of Alertmanager's /api/v2/silences; `filters` are matchers that their matchers must fit.
+
+        Raises UserError for a filter that is no matcher.
+        """
+        try:
+            wanted = tuple(matcher for text in filters for matcher in parse_matchers(text))
+        except ValueError as error:
+            raise UserError(f"filter: {error}") from None
+        return [
+            silence.to_json(now / 1000)
+            for silence in self.silences.listed(now / 1000)
+            if matches(wanted, {matcher.name: matcher.value for matcher in silence.matchers})
+        ]
+
+    def silence_json(self, silence: str, now: int) -> dict[str, Any]:
+        """Body of Alertmanager's /api/v2/silence/{id}; raises LookupError."""
+        try:
+            return self.silences.get(silence).to_json(now / 1000)
+        except SilenceNotFoundError as error:
+            raise LookupError(str(error)) from None
 
     def silence(self, body: object, now: int) -> str:
         """Set a silence; returns its id, raises UserError."""

@@ -111,6 +111,7 @@ class Sidecar:
             self._state, self._guardian, self._alerting, self._reloader, inbox, self._hooks, self._journal,
             self._counters, self._store, slow_seconds=lambda: self._slow.seconds, looked=self._looked,
             receivers=lambda: self._deliverer.status() if self._deliverer is not None else [],
+            kept=self._keeper.now,
         )  # fmt: skip
         self._slow = SlowLane(
             self._state, self._collector, self._reader, self._hooks, self._guardian.lane, self._store,

@@ -39,6 +39,17 @@ class Keeper:
         if self._handle is None and self._state is not None and self._path is not None:
             self._handle = asyncio.get_running_loop().call_later(SOON, self._save)
 
+    async def now(self) -> None:
+        """Return once what is known now is on the disk, or can't be: before somebody is told that it holds."""
+        if self._state is None or self._path is None:
+            return
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        self._submit()
+        assert self._writing is not None
+        await asyncio.wrap_future(self._writing)
+
     def close(self) -> None:
         """Write the last state; the worker must still run."""
         if self._handle is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from oomguard import __version__
@@ -47,6 +47,7 @@ class SidecarView:
         *,
         slow_seconds: Callable[[], float],
         receivers: Callable[[], list[dict[str, Any]]],
+        kept: Callable[[], Awaitable[None]],
         looked: Callable[[], None] = lambda: None,
     ) -> None:
         self._state = state
@@ -60,6 +61,7 @@ class SidecarView:
         self._store = store
         self._slow_seconds = slow_seconds
         self._receivers = receivers
+        self._kept = kept
         self._looked = looked
         self._exporter = Exporter(self._scraped)
         # Counters that have not counted yet are 0, not unknown.
@@ -246,17 +248,24 @@ class SidecarView:
         """See `oomguard.web.server.View`."""
         return self._alerting.rules()
 
-    def silences(self) -> list[dict[str, Any]]:
+    def silences(self, filters: Sequence[str] = ()) -> list[dict[str, Any]]:
         """See `oomguard.web.server.View`."""
-        return self._alerting.silences_json(self._now())
+        return self._alerting.silences_json(self._now(), filters)
 
-    def silence(self, told: object) -> str:
+    def silence(self, silence: str) -> dict[str, Any]:
         """See `oomguard.web.server.View`."""
-        return self._alerting.silence(told, self._now())
+        return self._alerting.silence_json(silence, self._now())
 
-    def expire(self, silence: str) -> None:
+    async def set_silence(self, told: object) -> str:
+        """See `oomguard.web.server.View`."""
+        made = self._alerting.silence(told, self._now())
+        await self._kept()
+        return made
+
+    async def expire(self, silence: str) -> None:
         """See `oomguard.web.server.View`."""
         self._alerting.expire(silence, self._now())
+        await self._kept()
 
     async def reload(self) -> list[str]:
         """See `oomguard.web.server.View`."""

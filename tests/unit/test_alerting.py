@@ -365,3 +365,20 @@ def test_every_change_is_told_to_who_keeps_it(rig):
     before = rig.changes
     rig.pause()
     assert rig.changes > before
+
+
+def test_silences_are_found_by_their_matchers(rig):
+    body = {
+        "matchers": [{"name": "alertname", "value": "MemoryHigh", "isRegex": False}],
+        "startsAt": "2020-01-01T00:00:00Z", "endsAt": "2100-01-01T00:00:00Z", "createdBy": "me", "comment": "",
+    }  # fmt: skip
+    made = rig.alerting.silence(body, rig.now)
+    assert [silence["id"] for silence in rig.alerting.silences_json(rig.now, ["alertname=~Memory.*"])] == [
+        made
+    ]
+    assert rig.alerting.silences_json(rig.now, ['alertname="Other"']) == []
+    assert rig.alerting.silence_json(made, rig.now)["id"] == made
+    with pytest.raises(LookupError):
+        rig.alerting.silence_json("none", rig.now)
+    with pytest.raises(UserError, match="filter: "):
+        rig.alerting.silences_json(rig.now, ["="])

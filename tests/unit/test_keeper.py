@@ -133,3 +133,16 @@ def test_without_a_path_nothing_is_kept(worker):
 def test_the_file_is_one_line_of_json(tmp_path):
     persisted.write(tmp_path / "a", {"x": [1.5]})
     assert json.loads((tmp_path / "a").read_text()) == {"version": 1, "x": [1.5]}
+
+
+def test_what_somebody_is_told_of_is_on_the_disk_before(tmp_path):
+    async def body():
+        with ThreadPoolExecutor(max_workers=1) as worker:
+            keeper = Keeper(tmp_path / "alerts.json", worker)
+            state = {"n": 1}
+            keeper.start(lambda: dict(state))
+            state["n"] = 2
+            await keeper.now()
+            assert persisted.read(tmp_path / "alerts.json")["n"] == 2
+
+    asyncio.run(body())

@@ -36,7 +36,11 @@ class Viewed(Rig):
             self.state, self.guardian, self.alerting,
             Reloader(self.state, self.alerting, self.store, self.journal, None), inbox, self.hooks, self.journal,
             counters, self.store, slow_seconds=lambda: 0.001, receivers=lambda: [{"waiting": 2}, {"waiting": 1}],
+            kept=self.kept,
         )  # fmt: skip
+
+    async def kept(self):
+        """Nothing survives a rig."""
 
     def order(self, body, action=Action.CLEANUP):
         return self.view.order(json.dumps(body).encode(), action)

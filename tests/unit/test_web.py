@@ -65,16 +65,21 @@ class View:
     def rules(self):
         return [{"name": "group"}]
 
-    def silences(self):
+    def silences(self, filters):
+        if "=" in filters:
+            raise UserError("filter: '=' is no matcher")
         return list(self.set.values())
 
-    def silence(self, told):
+    def silence(self, silence):
+        return self.set[silence]
+
+    async def set_silence(self, told):
         if not isinstance(told, dict):
             raise UserError("a silence is an object")
         self.set["s1"] = told
         return "s1"
 
-    def expire(self, silence):
+    async def expire(self, silence):
         if self.set.pop(silence, None) is None:
             raise LookupError(f"no silence {silence}")
 

@@ -65,14 +65,17 @@ class View(Protocol):
     def rules(self) -> list[dict[str, Any]]:
         """``data.groups`` of Prometheus' /api/v1/rules."""
 
-    def silences(self) -> list[dict[str, Any]]:
-        """Body of Alertmanager's /api/v2/silences."""
+    def silences(self, filters: Sequence[str]) -> list[dict[str, Any]]:
+        """Body of Alertmanager's /api/v2/silences; raises UserError for a filter that is no matcher."""
 
-    def silence(self, told: object) -> str:
-        """Create or change a silence; returns its id, raises UserError."""
+    def silence(self, silence: str) -> dict[str, Any]:
+        """Body of Alertmanager's /api/v2/silence/{id}; raises LookupError."""
 
-    def expire(self, silence: str) -> None:
-        """End a silence; raises LookupError."""
+    async def set_silence(self, told: object) -> str:
+        """Create or change a silence; returns its id once it is kept, raises UserError."""
+
+    async def expire(self, silence: str) -> None:
+        """End a silence; returns once that is kept, raises LookupError."""
 
     async def reload(self) -> list[str]:
         """Read configuration, rules and routes again; returns what is in force, raises ConfigError."""
@@ -99,7 +102,8 @@ def build(view: View, token: str | None, *, loopback: bool) -> web.Application:
             web.get("/api/v1/alerts", routes.alerts),
             web.get("/api/v1/rules", routes.rules),
             web.get("/api/v2/silences", routes.silences),
-            web.post("/api/v2/silences", routes.silence),
+            web.post("/api/v2/silences", routes.set_silence),
+            web.get("/api/v2/silence/{id}", routes.silence),
             web.delete("/api/v2/silence/{id}", routes.expire),
             web.post("/admin/cleanup", routes.cleanup),
             web.post("/admin/unload", routes.unload),
@@ -166,24 +170,33 @@ class _Routes:
     async def rules(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "success", "data": {"groups": self._view.rules()}})
 
-    async def silences(self, _: web.Request) -> web.Response:
-        return web.json_response(self._view.silences())
+    async def silences(self, request: web.Request) -> web.Response:
+        try:
+            return web.json_response(self._view.silences(request.query.getall("filter", [])))
+        except UserError as error:
+            _refuse(400, str(error))
 
     async def silence(self, request: web.Request) -> web.Response:
+        try:
+            return web.json_response(self._view.silence(request.match_info["id"]))
+        except LookupError as error:
+            _refuse(404, str(error))
+
+    async def set_silence(self, request: web.Request) -> web.Response:
         self._authorize(request)
         try:
             told = json.loads(await request.read())
         except (ValueError, RecursionError):
             _refuse(400, "the body is not JSON; send a silence as Alertmanager's API v2 has it")
         try:
-            return web.json_response({"silenceID": self._view.silence(told)})
+            return web.json_response({"silenceID": await self._view.set_silence(told)})
         except UserError as error:
             _refuse(400, str(error))
 
     async def expire(self, request: web.Request) -> web.Response:
         self._authorize(request)
         try:
-            self._view.expire(request.match_info["id"])
+            await self._view.expire(request.match_info["id"])
         except LookupError as error:
             _refuse(404, str(error))
         return web.Response()
