@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +10,7 @@ from oomguard.alerting import Alerting
 from oomguard.counters import Counters
 from oomguard.journal import Journal
 from oomguard.loading import Loaded
+from oomguard.metrics import ALERTS, ALERTS_FOR_STATE
 from oomguard.model import Level, LimitOrigin, UsedKind
 from oomguard.promql import MemorySeries, MemoryStorage
 from oomguard.promql.series import METRIC_NAME, Labels
@@ -18,7 +19,9 @@ from oomguard.routes.deliver import Outcome
 from oomguard.routes.groups import Notification
 from oomguard.rules.alerts import AlertState
 from oomguard.rules.engine import Lane
+from oomguard.rules.rule import RecordingRule
 from oomguard.sizes import format_size
+from oomguard.store import Sample, labels_of
 from oomguard.wishes import Wish
 
 _USED: Final = "oomguard_memory_used_bytes"
@@ -34,7 +37,7 @@ class Event:
     time: int
     """Unix milliseconds."""
     kind: str
-    """``pending``, ``firing``, ``resolved``, ``dropped``, ``action``, ``notification`` or ``failed``."""
+    """``pending``, ``firing``, ``resolved``, ``action``, ``notification`` or ``failed``."""
     text: str
 
 
@@ -46,10 +49,17 @@ class Replay:
         self._series: dict[Labels, MemorySeries] = {}
         self._sent: list[Notification] = []
         self._alerting = Alerting(
-            loaded, self._storage, Counters(target), Journal(None), target=target, send=self._sent.extend
-        )
+            loaded, self._storage, Counters(target), Journal(None), target=target, send=self._sent.extend,
+            write=self._write,
+        )  # fmt: skip
+        self._target = target
+        rules = [rule for group in loaded.groups for rule in group.rules]
+        self._made = {ALERTS.name, ALERTS_FOR_STATE.name}
+        self._made.update(rule.name for rule in rules if isinstance(rule, RecordingRule))
+        """Metrics that these rules make: what others made of them while it was recorded is left out."""
         self._known: dict[int, AlertState] = {}
-        self._errors: dict[str, str] = {}
+        self._errors: dict[int, str] = {}
+        """The last error of each rule, by its place: two may have one name."""
         self._acting = False
         self._used: float | None = None
         self._limit: float | None = None
@@ -70,13 +80,12 @@ class Replay:
 
     def _take(self, moment: Moment) -> None:
         for labels, value in moment.values.items():
-            series = self._series.get(labels)
-            if series is None:
-                named = dict(labels)
-                series = self._series[labels] = self._storage.series(named.pop(METRIC_NAME), named)
-            series.append(moment.time, value)
-            name = dict(labels)[METRIC_NAME]
-            if value != value:  # noqa: PLR0124 - ended, or unknown
+            named = dict(labels)
+            name = named[METRIC_NAME]
+            if name in self._made:
+                continue
+            self._append(moment.time, labels, value)
+            if value != value or named.get("target", "") not in ("", self._target):  # noqa: PLR0124 - ended, or unknown
                 continue
             if name == _USED:
                 self._used = value
@@ -84,6 +93,18 @@ class Replay:
                 self._limit = value
             elif name == _GOAL[1] and _GOAL[0] in labels:
                 self._goal = value
+
+    def _write(self, time: int, samples: Sequence[Sample]) -> None:
+        """Keep what recording rules made, for the windows of others."""
+        for sample in samples:
+            self._append(time, labels_of(sample), sample.value)
+
+    def _append(self, time: int, labels: Labels, value: float) -> None:
+        series = self._series.get(labels)
+        if series is None:
+            named = dict(labels)
+            series = self._series[labels] = self._storage.series(named.pop(METRIC_NAME), named)
+        series.append(time, value)
 
     def _alerts(self, time: int) -> Iterator[Event]:
         alerts = {id(alert): alert for alert in self._alerting.engine.alerts()}
@@ -100,9 +121,9 @@ class Replay:
             self._known[key] = alert.state
             summary = alert.annotations.get("summary", "")
             yield Event(time, alert.state.value, f"{alert.labels['alertname']}: {summary}".rstrip(": "))
-        for rule in self._alerting.engine.rules:
-            if rule.last_error != self._errors.get(rule.rule.name, ""):
-                self._errors[rule.rule.name] = rule.last_error
+        for index, rule in enumerate(self._alerting.engine.rules):
+            if rule.last_error != self._errors.get(index, ""):
+                self._errors[index] = rule.last_error
                 if rule.last_error:
                     yield Event(time, "failed", f"{rule.rule.name}: {rule.last_error}")
 

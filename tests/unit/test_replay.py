@@ -121,3 +121,48 @@ def test_the_shipped_rules_act_at_80_percent_and_join_at_90():
 def test_for_another_target_nothing_would_be_done(tmp_path):
     other = Replay(loading.load(Settings()), "other")
     assert told(other, slot(0, 0.95), kinds=("action",)) == []
+
+
+MADE = """
+groups:
+  - name: own
+    rules:
+      - record: used:ratio
+        expr: oomguard_memory_used_ratio
+      - alert: Climbs
+        expr: delta(used:ratio[1m]) > 0.1
+      - alert: High
+        expr: oomguard_memory_used_ratio > 0.8
+        labels: {severity: none, action: cleanup}
+"""
+
+
+def of_rules(tmp_path, rules, target):
+    (tmp_path / "rules.yml").write_text(rules)
+    (tmp_path / "routes.yml").write_text(ROUTES)
+    return Replay(
+        loading.load(Settings(rules=str(tmp_path / "rules.yml"), routes=str(tmp_path / "routes.yml"))), target
+    )
+
+
+@pytest.mark.parametrize("recorded", [{}, {((METRIC_NAME, "used:ratio"), ("target", "t")): 0.3}])
+def test_windows_see_what_recording_rules_make_and_not_what_they_made_then(tmp_path, recorded):
+    moments = [
+        Moment(slot(at, 0.1 + at / 100).time, True, slot(at, 0.1 + at / 100).values | recorded)
+        for at in range(30)
+    ]
+    assert told(of_rules(tmp_path, MADE, "t"), *moments, kinds=("firing",)) == [(10.0, "firing", "Climbs")]
+
+
+def test_actions_are_judged_by_the_memory_of_their_own_target(tmp_path):
+    def of(target, moment):
+        return {
+            tuple((name, target if name == "target" else text) for name, text in labels): value
+            for labels, value in moment.values.items()
+        }
+
+    both = Moment(T, True, of("t", slot(0, 0.9)) | of("other", slot(0, 0.1)))
+    assert told(of_rules(tmp_path, MADE, "t"), both, kinds=("action",)) == [
+        (0.0, "action", "caches, gc, trim for High: 900.0 MiB of 1000.0 MiB used, goal 700.0 MiB")
+    ]
+    assert not told(of_rules(tmp_path, MADE, "other"), both, kinds=("action",))
