@@ -18,7 +18,7 @@ from oomguard.loading import Loaded
 from oomguard.log import LOGGER, fields
 from oomguard.metrics import Metric
 from oomguard.model import Alert
-from oomguard.promql.series import METRIC_NAME, Labels, Storage
+from oomguard.promql.series import METRIC_NAME, Labels, Storage, is_stale
 from oomguard.routes.deliver import Outcome
 from oomguard.routes.dispatch import Dispatcher
 from oomguard.routes.groups import Notification
@@ -28,12 +28,11 @@ from oomguard.rules.alerts import Change, ChangeKind
 from oomguard.rules.engine import Engine, Lane
 from oomguard.silencing import is_pause
 from oomguard.store import Sample
+from oomguard.telling import Teller
 from oomguard.wishes import Wish, wish_of
 
 RECEIVER: Final = "oomguard"
 """Name of the receiver that is the sidecar itself: its alerts never leave the process."""
-NOT_PAGED: Final = ("", "none")
-"""Severities of alerts that are neither logged nor journaled: what they lead to is."""
 
 
 class Alerting:
@@ -62,6 +61,7 @@ class Alerting:
         self._write = write
         self._counters = counters
         self._journal = journal
+        self._teller = Teller(journal)
         self._target = target
         self._send = send
         self._changed = changed
@@ -90,6 +90,7 @@ class Alerting:
         self.flush(now)
         if lane is not Lane.FAST:
             self._count_failures()
+            self._teller.catch_up(now)
         self._counters.add(m.RULE_EVALUATIONS, lane.value)
         self._counters.add(m.RULE_SECONDS, lane.value, by=self._clock() - began)
 
@@ -134,19 +135,8 @@ class Alerting:
         ]
         if alerts:
             self.dispatcher.update(alerts, now / 1000)
-        for change in changes:
-            self._say(change)
+        self._teller.take(changes, now)
         self._changed()
-
-    def _say(self, change: Change) -> None:
-        alert = change.alert
-        severity = alert.labels.get("severity", "")
-        if severity in NOT_PAGED or change.kind not in (ChangeKind.FIRING, ChangeKind.RESOLVED):
-            return
-        name, summary = alert.labels.get("alertname", ""), alert.annotations.get("summary", "")
-        self._journal.write(f"alert_{change.kind.value}", alert=name, severity=severity, summary=summary)
-        say = LOGGER.warning if change.kind is ChangeKind.FIRING else LOGGER.info
-        say(f"alert {change.kind.value}: {summary or name}", extra=fields(alert=name, severity=severity))
 
     def _wishes_of(self, alerts: Iterable[Alert]) -> Iterator[Wish]:
         for alert in alerts:
@@ -162,7 +152,11 @@ class Alerting:
 
     def _record(self, now: int) -> None:
         """Keep what recording rules have made: for the store at once, for its slots from `samples`."""
-        self._recorded.update(self.engine.recorded)
+        for labels, value in self.engine.recorded.items():
+            if is_stale(value):
+                self._recorded.pop(labels, None)
+            else:
+                self._recorded[labels] = value
         self._write(now, [self._sample(labels, value) for labels, value in self.engine.recorded.items()])
 
     def _count_failures(self) -> None:
@@ -184,8 +178,8 @@ class Alerting:
         for labels, value in self.engine.samples().items():
             yield self._sample((*labels, ("engine", "oomguard")), value)
         for labels, value in self._recorded.items():
-            ended = value != value  # noqa: PLR0124 - NaN
-            if not ended and not (exported and _is_alert(labels)):
+            unknown = value != value  # noqa: PLR0124 - NaN, which a rule may make and an expression see
+            if not (exported and (unknown or _is_alert(labels))):
                 yield self._sample(labels, value)
         counts = self.silences.count(now / 1000)
         for state in SilenceState:

@@ -382,3 +382,16 @@ def test_silences_are_found_by_their_matchers(rig):
         rig.alerting.silence_json("none", rig.now)
     with pytest.raises(UserError, match="filter: "):
         rig.alerting.silences_json(rig.now, ["="])
+
+
+def test_a_nan_that_a_rule_records_is_a_value_for_other_rules_and_for_no_scrape(tmp_path):
+    rig = Rig(tmp_path, "groups: [{name: own, rules: [{record: none, expr: level * NaN}]}]")
+    rig.at(0, 1)
+    rig.at(1, 1)
+    rig.store.write(rig.now / 1000 + 1, rig.alerting.samples(rig.now + 1000, exported=False))
+    assert [series.at(rig.now + 1000, rig.now)[0] for series in rig.store.select("none", [])] == [
+        rig.now + 1000
+    ]
+    assert "none" not in {
+        sample.metric.name for sample in rig.alerting.samples(rig.now + 1000, exported=True)
+    }

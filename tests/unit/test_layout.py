@@ -17,7 +17,7 @@ LAYERS = (
     {"sampler", "state", "attach", "inject", "thresholds", "keeper", "recording"},
     {"collect", "level", "actions", "export"},
     {"wishes"},
-    {"broker", "loading"},
+    {"broker", "loading", "telling"},
     {"alerting", "inbox", "requests"},
     {"guardian", "slow", "reloading", "replay", "control"},
     {"view", "web"},
