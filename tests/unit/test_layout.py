@@ -107,3 +107,9 @@ def test_what_must_run_anywhere_needs_the_standard_library_only(name):
                     file,
                     imported_name,
                 )
+
+
+def test_every_test_file_has_a_name_of_its_own():
+    """pytest imports them by their bare names."""
+    names = [file.name for file in (PACKAGE.parents[1] / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
