@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from oomguard.errors import Problem
+
+_NAMED: Final = re.compile(r"(alias|anchor|tag handle) '.*", re.DOTALL)
+"""What PyYAML quotes of a document in its errors; it may be a password that begins with an asterisk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,11 @@ def read_yaml(path: Path, problems: list[Problem], text: str | None = None) -> N
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark is not None else str(path)
-        problems.append(Problem(where, f"is not valid YAML: {getattr(error, 'problem', None) or error}"))
+        problem = _NAMED.sub(
+            r"\1; put quotes around a text that begins with *, & or !",
+            getattr(error, "problem", None) or str(error),
+        )
+        problems.append(Problem(where, f"is not valid YAML: {problem}"))
     except RecursionError:
         problems.append(Problem(str(path), "is nested too deeply"))
     else:

@@ -151,3 +151,14 @@ def test_parts_and_spellings_of_a_secret_url_are_taken_out():
     gone = redact(text, ["http://u%40ser:p%40ss@h/hook/T0KEN?key=val%20ue"])
     for part in ("u%40ser", "p@ss", "T0KEN", "val ue", "val%20ue"):
         assert part not in gone
+
+
+@pytest.mark.parametrize("written_as", ["*s3cr3t-token", "!s3cr3t!token x", "[&s3cr3t a, *s3cr3t-token]"])
+def test_a_password_that_yaml_takes_for_something_else_is_not_quoted(tmp_path, written_as):
+    path = tmp_path / "routes.yml"
+    path.write_text(f"route: {{receiver: a}}\npassword: {written_as}\n")
+    problems = []
+    assert load(path, problems) is None
+    assert [problem.where for problem in problems] == [f"{path}:2"]
+    assert "put quotes around" in problems[0].text
+    assert "s3cr3t" not in problems[0].text
