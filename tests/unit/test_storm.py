@@ -3,13 +3,15 @@
 import asyncio
 import json
 
+import pytest
+
 from oomguard.actions.ladder import MOST_NAMED, Ladder
 from oomguard.broker import Broker
 from oomguard.counters import Counters
 from oomguard.inbox import Inbox
 from oomguard.journal import Journal
 from oomguard.model import Level, LimitOrigin, UsedKind
-from oomguard.requests import parse
+from oomguard.requests import MOST_ALERTS, MalformedError, parse
 from oomguard.thresholds import Thresholds
 from oomguard.wishes import LONGEST_NAME, Action
 
@@ -45,3 +47,9 @@ def test_a_storm_of_long_names_leaves_short_records(tmp_path):
     events = [record["event"] for record in Journal(tmp_path / "journal.jsonl").records]
     assert events == ["run_start", "request", "run_end"]
     assert json.loads(lines[0])["run"] == receipt.run
+
+
+def test_more_alerts_than_anybody_sends_are_refused_before_they_take_time():
+    body = b'{"version": "4", "alerts": [' + b",".join([b"{}"] * (MOST_ALERTS + 1)) + b"]}"
+    with pytest.raises(MalformedError, match="at most 10000 are read"):
+        parse(body, Action.CLEANUP)
