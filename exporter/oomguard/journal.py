@@ -72,8 +72,8 @@ class Journal:
         return record
 
     def records_of(self, number: int) -> list[Record]:
-        """The records of a request or a run, oldest first, as far back as the files reach."""
-        kept = [record for record in self.records if number in (record.get("id"), record.get("run"))]
+        """The records of a request or a run, oldest first, as far back as the files reach. Any thread may call it."""
+        kept = [record for record in list(self.records) if number in (record.get("id"), record.get("run"))]
         if (kept and _begins(kept[0], number)) or self.path is None:
             return kept
         return [

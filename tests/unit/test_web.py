@@ -1,6 +1,7 @@
 """The routes, over real HTTP on loopback, in front of a view that says what the test wants."""
 
 import asyncio
+import threading
 
 import aiohttp
 import pytest
@@ -18,6 +19,7 @@ TOKEN = "right"
 class View:
     def __init__(self):
         self.ordered = []
+        self.looked_up_in = []
         self.counted = []
         self.set = {}
         self.not_ready = ""
@@ -45,6 +47,7 @@ class View:
         return [{"event": "run_end"}] * limit
 
     def entry(self, number):
+        self.looked_up_in.append(threading.current_thread())
         if number != 7:
             raise LookupError(f"the journal has no entry {number}")
         return {"id": number}
@@ -282,6 +285,7 @@ async def test_an_entry_of_the_journal_is_told_or_404(view, session):
     for path in ("8", "x", "-1", "9" * 5000):
         async with session.get(f"/api/v1/journal/{path}") as answer:
             assert (answer.status, "error" in await answer.json()) == (404, True), path
+    assert threading.main_thread() not in view.looked_up_in, "files are read, and the fast lane must not wait"
 
 
 @http

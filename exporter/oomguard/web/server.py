@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 from collections.abc import Awaitable, Callable, Sequence
@@ -47,7 +48,10 @@ class View(Protocol):
         """The last records, oldest first."""
 
     def entry(self, number: int) -> dict[str, Any]:
-        """A request or a run of the journal, with its outcome; raises LookupError when there is none."""
+        """A request or a run of the journal, with its outcome; raises LookupError when there is none.
+
+        Called in a thread: it may read 512 KiB from a disk that a full box has no pages for.
+        """
 
     def order(self, body: bytes, default: Action) -> dict[str, Any]:
         """Follow a payload or a person's order; `default` is the action of alerts that name none.
@@ -160,7 +164,7 @@ class _Routes:
 
     async def entry(self, request: web.Request) -> web.Response:
         try:
-            return web.json_response(self._view.entry(int(request.match_info["id"])))
+            return web.json_response(await asyncio.to_thread(self._view.entry, int(request.match_info["id"])))
         except LookupError as error:
             _refuse(404, str(error))
 
