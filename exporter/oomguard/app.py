@@ -86,7 +86,9 @@ class Sidecar:
         self._reader = LevelReader(self._state, rss_reader(proc))
         self._hooks = Hooks(runtime.socket_address, self._belongs, gid=_gid())
         self._keeper = Keeper(runtime.alerts_path, self._worker)
-        loaded, problems = _load(settings, self._keeper.saved)
+        self._settings, loaded, problems = _load(settings, self._keeper.saved)
+        self._state.settings = self._settings
+        LOGGER.setLevel(self._settings.log_level.upper())
         self._store.keep_long(loaded.long_names)
         self._deliverer: Deliverer | None = None
         self._alerting = Alerting(
@@ -207,7 +209,8 @@ class Sidecar:
     def _kept(self) -> dict[str, Any]:
         """What a new sidecar goes on with."""
         now = self._state.clock.milliseconds()
-        return {"texts": self._alerting.loaded.texts, **self._alerting.dump(now)}
+        texts, settings = self._alerting.loaded.texts, self._state.settings.to_json()
+        return {"texts": texts, "settings": settings, **self._alerting.dump(now)}
 
     # -- the target ---------------------------------------------------------------------------
 
@@ -326,22 +329,30 @@ def _sync(descriptor: int) -> None:
         os.fsync(descriptor)
 
 
-def _load(settings: Settings, saved: Mapping[str, Any]) -> tuple[Loaded, Sequence[Problem]]:
-    """Rules and routes; where the files are broken, those that were in force before, with what is wrong.
+def _load(settings: Settings, saved: Mapping[str, Any]) -> tuple[Settings, Loaded, Sequence[Problem]]:
+    """Settings, rules and routes; where the files are broken, those that were in force before, with what is wrong.
+
+    The settings are read again: a reload may have changed them since the command read them, and the supervisor gives
+    every sidecar the same.
 
     The command has checked the files, so that they broke since: a target must not lose its guard for that. Raises
     ConfigError where there are no older ones.
     """
     try:
-        return loading.load(settings), ()
+        settings = settings.reloaded()
+        return settings, loading.load(settings), ()
     except ConfigError as error:
         if "texts" not in saved:
             raise
         LOGGER.error(
-            "rules and routes can't be read: those that were in force go on",
+            "settings, rules and routes can't be read: those that were in force go on",
             extra=fields(problems="; ".join(str(problem) for problem in error.problems)),
         )
-        return loading.load_kept(saved["texts"]), error.problems
+        with contextlib.suppress(
+            LookupError, TypeError, ValueError
+        ):  # of another version: those of the start
+            settings = settings.taking_over(Settings.from_json(saved["settings"]))
+        return settings, loading.load_kept(saved["texts"]), error.problems
 
 
 def _gid() -> int | None:

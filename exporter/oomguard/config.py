@@ -88,7 +88,11 @@ class Settings:
         """These settings with what can change while the sidecar runs (`RELOADED`) read again; raises ConfigError."""
         file = Path(self.file) if self.file is not None else None
         fresh = load(dict(self.flags), os.environ, file)
-        return dataclasses.replace(self, **{name: getattr(fresh, name) for name in RELOADED})
+        return self.taking_over(fresh)
+
+    def taking_over(self, other: Settings) -> Settings:
+        """These settings with what can change while the sidecar runs (`RELOADED`) as others have it."""
+        return dataclasses.replace(self, **{name: getattr(other, name) for name in RELOADED})
 
 
 def _text(value: str) -> str:
