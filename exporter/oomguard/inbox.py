@@ -125,7 +125,9 @@ class Inbox:
         declined: dict[str, int] = {}
         for alert in payload.alerts:
             wish = wish_of(alert, self._target, default)
-            if isinstance(wish, Wish) and self._silenced({"action": default.value, **alert.labels}):
+            if isinstance(wish, Wish) and self._silenced(
+                {**alert.labels, "action": alert.labels.get("action") or default.value}
+            ):
                 wish = Declined.SILENCED
             if isinstance(wish, Wish):
                 wishes[wish] = None

@@ -1,17 +1,19 @@
-"""What anybody may send at once: the journal's lines stay short, for a sidecar that comes reads its last 256 KiB."""
+"""What anybody may send, all at once or oddly written: the journal stays short, the fast lane free, a pause a pause."""
 
 import asyncio
 import json
+import re
 
 import pytest
 
 from oomguard.actions.ladder import MOST_NAMED, Ladder
 from oomguard.broker import Broker
 from oomguard.counters import Counters
-from oomguard.inbox import Inbox
+from oomguard.inbox import Inbox, Outcome
 from oomguard.journal import Journal
 from oomguard.model import Level, LimitOrigin, UsedKind
 from oomguard.requests import MOST_ALERTS, MalformedError, parse
+from oomguard.silencing import PAUSE
 from oomguard.thresholds import Thresholds
 from oomguard.wishes import LONGEST_NAME, Action
 
@@ -53,3 +55,16 @@ def test_more_alerts_than_anybody_sends_are_refused_before_they_take_time():
     body = b'{"version": "4", "alerts": [' + b",".join([b"{}"] * (MOST_ALERTS + 1)) + b"]}"
     with pytest.raises(MalformedError, match="at most 10000 are read"):
         parse(body, Action.CLEANUP)
+
+
+@pytest.mark.parametrize("labels", [{}, {"action": ""}, {"action": "unload"}])
+def test_a_pause_holds_back_whatever_the_sender_calls_the_action(labels):
+    journal, counters, pause = Journal(None), Counters("t"), re.compile(PAUSE["value"])
+    broker = Broker((), ladder=lambda held: None, journal=journal, counters=counters)
+    inbox = Inbox(
+        broker, journal, counters, target="t", silenced=lambda told: bool(pause.fullmatch(told["action"]))
+    )
+    alerts = [{"status": "firing", "labels": {"alertname": "High", **labels}}]
+    body = json.dumps({"version": "4", "alerts": alerts}).encode()
+    receipt = inbox.take(parse(body, Action.CLEANUP), Action.CLEANUP, LEVEL, LIMITS, act=True)
+    assert (receipt.outcome, receipt.declined) == (Outcome.NOTHING_ASKED, {"silenced": 1})
