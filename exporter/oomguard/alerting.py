@@ -7,14 +7,15 @@ application gives (`send`, `save_soon`), so that a replay runs the same code.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any
 
 from oomguard import metrics as m
 from oomguard.counters import Counters
 from oomguard.errors import UserError
 from oomguard.export import alerts as told
 from oomguard.journal import Journal
-from oomguard.loading import Loaded
+from oomguard.loading import RECEIVER, Loaded
 from oomguard.log import LOGGER, fields
 from oomguard.metrics import Metric
 from oomguard.model import Alert
@@ -29,10 +30,7 @@ from oomguard.rules.engine import Engine, Lane
 from oomguard.silencing import is_pause
 from oomguard.store import Sample
 from oomguard.telling import Teller
-from oomguard.wishes import Wish, wish_of
-
-RECEIVER: Final = "oomguard"
-"""Name of the receiver that is the sidecar itself: its alerts never leave the process."""
+from oomguard.wishes import Declined, Wish, wish_of
 
 
 class Alerting:
@@ -66,6 +64,8 @@ class Alerting:
         self._send = send
         self._changed = changed
         self._clock = clock
+        self._believed: frozenset[Labels] = frozenset()
+        """Labels of alerts that another process saw fire: they are measured again before anything is done."""
         self._standing: tuple[Alert, ...] = ()
         self._wishes: tuple[Wish, ...] = ()
         self._recorded: dict[Labels, float] = {}
@@ -97,6 +97,10 @@ class Alerting:
     def wishes(self, now: int) -> Sequence[Wish]:
         """What the alerts that fire ask of the sidecar itself; the routes' waits are not for it."""
         standing = self.dispatcher.standing(RECEIVER, now / 1000)
+        if self._believed:
+            self._believed = self.engine.believed()
+            known = (alert for alert in standing if tuple(alert.labels.items()) not in self._believed)
+            return tuple(dict.fromkeys(self._wishes_of(known)))
         if standing is not self._standing:
             self._standing = standing
             self._wishes = tuple(dict.fromkeys(self._wishes_of(standing)))
@@ -139,6 +143,9 @@ class Alerting:
         self._changed()
 
     def _wishes_of(self, alerts: Iterable[Alert]) -> Iterator[Wish]:
+        instant = {
+            tuple(alert.labels.items()) for alert in self.engine.firing() if self.engine.is_instant(alert)
+        }
         for alert in alerts:
             try:
                 wish = wish_of(alert, self._target)
@@ -148,7 +155,9 @@ class Alerting:
                 LOGGER.error("alert can't be followed", extra=fields(alert=alert.name, reason=str(error)))
                 continue
             if isinstance(wish, Wish):
-                yield wish
+                yield replace(wish, instant=tuple(alert.labels.items()) in instant)
+            elif wish is Declined.NOT_ALLOWED:
+                LOGGER.warning("restart is not taken: nothing allows it", extra=fields(alert=alert.name))
 
     def _record(self, now: int) -> None:
         """Keep what recording rules have made: for the store at once, for its slots from `samples`."""
@@ -294,12 +303,15 @@ class Alerting:
             "silences": self.silences.dump(),
         }
 
-    def restore(self, saved: Mapping[str, Any], now: int) -> None:
-        """Go on where `dump` was taken; what can't be read is left out, and said."""
+    def restore(self, saved: Mapping[str, Any], now: int, *, alive_until: int = 0) -> None:
+        """Go on where `dump` was taken; what can't be read is left out, and said.
+
+        `alive_until` is when the one who took it lived last: what it left was so until then.
+        """
         parts: tuple[tuple[str, Callable[[Any], object]], ...] = (
             ("silences", lambda data: self.silences.restore(data, now / 1000)),
             ("routes", lambda data: self.dispatcher.restore(data, now / 1000)),
-            ("rules", lambda data: self.dispatcher.update(self.engine.restore(data, now), now / 1000)),
+            ("rules", lambda data: self._restore_rules(data, now, alive_until)),
         )
         for name, restore in parts:
             if name not in saved:
@@ -308,19 +320,21 @@ class Alerting:
                 restore(saved[name])
             except (ValueError, TypeError, LookupError, AttributeError) as error:
                 LOGGER.warning("saved state can't be read", extra=fields(part=name, reason=str(error)))
+        self._believed = self.engine.believed()
         self.dispatcher.reconcile([self.engine.to_alert(alert) for alert in self.engine.firing()], now / 1000)
 
+    def _restore_rules(self, data: Any, now: int, alive_until: int) -> None:
+        if isinstance(data, dict) and isinstance(data.get("time"), int) and data["time"] <= now:
+            data = {**data, "time": min(now, max(data["time"], alive_until))}
+        self.dispatcher.update(self.engine.restore(data, now), now / 1000)
+
     def _meet_routes(self) -> None:
-        """Know the counters of all receivers, and say if none of the routes leads here."""
+        """Know the counters of all receivers, and say what rules and routes leave undone."""
         for receiver in self.loaded.routes.receivers.values():
             for outcome in Outcome if receiver.webhooks and receiver.name != RECEIVER else ():
                 self._counters.add(m.NOTIFICATIONS, receiver.name, outcome.value, by=0)
-        receivers = {route.receiver for route in self.loaded.routes.route.walk()}
-        if RECEIVER not in receivers:
-            LOGGER.warning(
-                f"no route leads to the receiver {RECEIVER!r}: alerts are told, but nothing is done by itself",
-                extra=fields(receivers=",".join(sorted(receivers))),
-            )
+        for warning in self.loaded.warnings():
+            LOGGER.warning(warning)
 
 
 def _is_alert(labels: Labels) -> bool:

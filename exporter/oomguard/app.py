@@ -122,6 +122,8 @@ class Sidecar:
             watched=runtime.variable if follower else "", proc=proc,
         )  # fmt: skip
 
+        self._guardian.broker.ended = self._slow.wake
+
     # -- life ---------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -175,7 +177,9 @@ class Sidecar:
             ControlPipe(self._control_fd, self).open()
         self._alerting.engine.external_url = url
         self._deliverer = Deliverer(external_url=url, wanted=self._wanted, report=self._reported)
-        self._alerting.restore(self._keeper.saved, self._state.clock.milliseconds())
+        self._alerting.restore(
+            self._keeper.saved, self._state.clock.milliseconds(), alive_until=self._keeper.alive_until
+        )
         self._keeper.start(self._kept)
         journal.write("sidecar_start", version=__version__, pid=os.getpid())
         LOGGER.info(
@@ -297,6 +301,8 @@ class Sidecar:
         """A slot is full: what reads no fast-lane series is evaluated now."""
         now = self._state.clock.milliseconds()
         self._alerting.evaluate(Lane.ALL, now)
+        self._guardian.broker.refreshed()
+        self._keeper.alive()
         if self._recorder is not None:
             self._recorder.slot(self._store.latest(), now)
 

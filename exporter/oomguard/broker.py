@@ -144,6 +144,10 @@ class Broker:
         """Why the last wish was not followed, empty when it was."""
         self.reaction: float | None = None
         """Seconds from the tick that saw the crossing to the first order's going out."""
+        self._fresh = True
+        """Whether slow readings are younger than the last run."""
+        self.ended: Callable[[], None] = lambda: None
+        """Called after every run: what is known of the target is old."""
         self._steps = {step.name: step for step in steps}
         self._ladder = ladder(self._holds_step)
         self._journal = journal
@@ -167,14 +171,19 @@ class Broker:
             if level.used <= thresholds.goal:
                 self.restraint.relax()
             return None
-        alerts = tuple(dict.fromkeys(wish.alertname for wish in wishes))[:MOST_NAMED]
-        wanted = _wanted(wishes, level, thresholds.goal)
-        if self.active is not None:
-            self.active.join(alerts, wanted)
-            return self.active
+        current = [wish for wish in wishes if wish.instant or self._fresh]
+        if not current:
+            self.held = "stale"
+            return None
+        wanted = _wanted(current, level, thresholds.goal)
         if not wanted:
             self.held = "not_needed"
             return None
+        asking = [wish for wish in current if level.used > _goal_of(wish, level, thresholds.goal)]
+        alerts = tuple(dict.fromkeys(wish.alertname for wish in asking))[:MOST_NAMED]
+        if self.active is not None:
+            self.active.join(alerts, wanted)
+            return self.active
         self.held = self.restraint.holds(frozenset(wanted), level, thresholds.critical)
         if not self.held and all(self.restraint.holds_step(step, level) for step in wanted):
             self.held = "cooldown"
@@ -191,6 +200,10 @@ class Broker:
             self.active.manual = True
             return self.active
         return self._start(Run(self.take_id(), (alertname,), wanted, level, manual=True), None)
+
+    def refreshed(self) -> None:
+        """Everything has been read and judged again: wishes that rest on slow readings count as of now."""
+        self._fresh = True
 
     def take_id(self) -> int:
         """The next id of a run or of a request; they go on across sidecars."""
@@ -230,10 +243,15 @@ class Broker:
         self.reaction = time.monotonic() - run.level.at
         try:
             outcome, level = await self._ladder.climb(run)
+        except Exception:  # noqa: BLE001 - whatever failed, the next tick must not try it again at once
+            LOGGER.exception("cleanup failed", extra=fields(run=run.id))
+            outcome, level = RunOutcome.GOAL_NOT_REACHED, run.level
         finally:
+            self._fresh = False
             self.active = None
             self.last = (run, outcome)
             self._end(run, outcome, level)
+            self.ended()
 
     def _end(self, run: Run, outcome: RunOutcome, level: Level | None) -> None:
         if level is not None:
@@ -305,11 +323,16 @@ class Broker:
             self._journal.write("run_end", run=begun.get("run"), outcome=RunOutcome.INTERRUPTED.value)
 
 
+def _goal_of(wish: Wish, level: Level, goal: int) -> int:
+    """Bytes at or below which a wish is met; `goal` is that in force."""
+    return goal if wish.goal is None else wish.goal.of(level.limit)
+
+
 def _wanted(wishes: Sequence[Wish], level: Level, goal: int) -> dict[str, int | None]:
     """Each step that is wished for at this level, with the lowest goal that a wish has for it."""
     wanted: dict[str, int | None] = {}
     for wish in wishes:
-        own = goal if wish.goal is None else wish.goal.of(level.limit)
+        own = _goal_of(wish, level, goal)
         if level.used > own:
             wanted.update({step: min(own, wanted.get(step) or own) for step in wish.steps})
     return wanted

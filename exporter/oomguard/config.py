@@ -209,7 +209,7 @@ SETTINGS: Final = (
     Setting("dry_run", "dry_run", _switch, "--dry-run", "OOMGUARD_DRY_RUN",
             "decide and journal everything, but take no step"),
     Setting("rules", "rules", _text, "--rules", "OOMGUARD_RULES",
-            "Prometheus rule files, paths or patterns separated by commas (default: those that ship)"),
+            "Prometheus rule files, separated by commas: paths, patterns, or shipped, which is the default"),
     Setting("routes", "routes", _text, "--routes", "OOMGUARD_ROUTES",
             "routes and receivers in Alertmanager's format (default: those that ship)"),
     Setting("record", "record", _text, "--record", "OOMGUARD_RECORD",

@@ -22,6 +22,8 @@ class Keeper:
         """`path` None: nothing can be kept."""
         self.saved = persisted.read(path)
         """What the sidecar before left."""
+        self.alive_until = persisted.written_at(path)
+        """Unix milliseconds at which it lived last; 0: unknown."""
         self._path = path
         self._worker = worker
         self._state: Callable[[], Mapping[str, Any]] | None = None
@@ -33,6 +35,11 @@ class Keeper:
         """From now on keep what `state` gives."""
         self._state = state
         self.soon()
+
+    def alive(self) -> None:
+        """Leave a sign of life, so that time in which we looked is not taken for time in which nobody did."""
+        if self._path is not None and self._handle is None:
+            self._worker.submit(persisted.touch, self._path)
 
     def soon(self) -> None:
         """Something has changed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from oomguard import promql
 from oomguard.config import Settings
 from oomguard.documents import read_yaml
 from oomguard.errors import ConfigError, Problem, UserError
+from oomguard.metrics import TABLE, series_names
 from oomguard.routes import config as route_files
 from oomguard.routes.config import RoutesConfig
 from oomguard.rules import files as rule_files
@@ -27,6 +29,10 @@ SHIPPED: Final = next(
 """``alerts/``: in the package as it is installed, beside ``exporter/`` in a checkout."""
 RULES: Final = SHIPPED / "oomguard.rules.yml"
 ROUTES: Final = SHIPPED / "alertmanager.yml"
+THOSE_THAT_SHIP: Final = "shipped"
+"""What stands for `RULES` among the files of ``--rules``."""
+RECEIVER: Final = "oomguard"
+"""Name of the receiver that is the sidecar itself: its alerts never leave the process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,18 @@ class Loaded:
     routes: RoutesConfig
     texts: Mapping[str, Any]
     """What the files held, JSON-able, for `load_kept`: a sidecar that starts again may find one broken."""
+
+    def warnings(self) -> Iterator[str]:
+        """What leaves a target without its guard, though nothing in the files is wrong."""
+        rules = [rule for group in self.groups for rule in group.rules if isinstance(rule, AlertRule)]
+        if not any(name == "action" for rule in rules for name, _ in rule.labels):
+            yield (
+                "no rule has the label action: alerts are told, but nothing is done by itself; "
+                f"--rules {THOSE_THAT_SHIP},FILE adds a file to the rules that ship"
+            )
+        receivers = {route.receiver for route in self.routes.route.walk()}
+        if RECEIVER not in receivers:
+            yield f"no route leads to the receiver {RECEIVER!r}: alerts are told, but nothing is done by itself"
 
     @property
     def long_names(self) -> frozenset[str]:
@@ -89,9 +107,17 @@ def _rule_paths(settings: Settings, problems: list[Problem]) -> list[Path]:
     found: list[Path] = []
     for pattern in settings.rules.split(","):
         name = pattern.strip()
+        if name == THOSE_THAT_SHIP:
+            found.append(RULES)
+            continue
         matches = sorted(map(Path, glob.glob(name)))  # noqa: PTH207 - takes absolute patterns too
         if name and not matches:
-            problems.append(Problem("rules", f"{name}: there is no such file"))
+            problems.append(
+                Problem(
+                    "rules",
+                    f"{name}: there is no such file; {THOSE_THAT_SHIP!r} stands for the rules that ship",
+                )
+            )
         found += [path for path in matches if path not in found]
     return found
 
@@ -104,7 +130,21 @@ def load_rules(path: Path, problems: list[Problem], text: str | None = None) -> 
     alerts = _labels(groups) if len(problems) == before else _written_labels(path, text)
     asked = [(where, f"rule {name}: {text}") for where, name, labels in alerts if (text := _refusal(labels))]
     problems += [Problem(*told) for told in asked]
+    problems += _misspelled(groups)
     return groups
+
+
+def _misspelled(groups: Sequence[Group]) -> Iterator[Problem]:
+    """Metrics of ours that there are not: a rule on one would be silent for ever."""
+    rules = [rule for group in groups for rule in group.rules]
+    known = {name for metric in TABLE for name in series_names(metric)} | {rule.name for rule in rules}
+    for rule in rules:
+        for selector in rule.expression.selectors:
+            name = selector.name or ""
+            if name.startswith("oomguard_") and name not in known:
+                close = difflib.get_close_matches(name, known, 1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                yield Problem(rule.where, f"rule {rule.name}: there is no metric {name}{hint}")
 
 
 def _refusal(labels: Mapping[str, str]) -> str:

@@ -274,6 +274,14 @@ OWN_START = _own("process_start_time_seconds", "oomguard.sidecar.start_time", GA
 FAST = (MEMORY_USED, MEMORY_LIMIT, MEMORY_RATIO, MEMORY_RATE, MEMORY_THRESHOLD_RATIO)
 """What the fast lane refreshes: rules that read nothing else run at every fast tick."""
 
+
+def series_names(metric: Metric) -> tuple[str, ...]:
+    """The names of a metric's series: a histogram has three."""
+    if metric.kind == HISTOGRAM:
+        return tuple(metric.name + suffix for suffix in ("_bucket", "_sum", "_count"))
+    return (metric.name,)
+
+
 TABLE: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 BY_NAME = {metric.name: metric for metric in TABLE}
 

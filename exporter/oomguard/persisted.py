@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -23,6 +24,20 @@ def read(path: Path | None) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return told if isinstance(told, dict) and told.get("version") == VERSION else {}
+
+
+def written_at(path: Path | None) -> int:
+    """Unix milliseconds of the last `write` or `touch`; 0 where there was none."""
+    try:
+        return path.stat().st_mtime_ns // 1_000_000 if path is not None else 0
+    except OSError:
+        return 0
+
+
+def touch(path: Path) -> None:
+    """Say that what the file holds is still so."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
 
 
 def write(path: Path, state: Mapping[str, Any]) -> None:

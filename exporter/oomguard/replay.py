@@ -17,7 +17,7 @@ from oomguard.promql.series import METRIC_NAME, Labels
 from oomguard.recording import Moment
 from oomguard.routes.deliver import Outcome
 from oomguard.routes.groups import Notification
-from oomguard.rules.alerts import AlertState
+from oomguard.rules.alerts import ActiveAlert, AlertState
 from oomguard.rules.engine import Lane
 from oomguard.rules.rule import RecordingRule
 from oomguard.sizes import format_size
@@ -57,7 +57,7 @@ class Replay:
         self._made = {ALERTS.name, ALERTS_FOR_STATE.name}
         self._made.update(rule.name for rule in rules if isinstance(rule, RecordingRule))
         """Metrics that these rules make: what others made of them while it was recorded is left out."""
-        self._known: dict[int, AlertState] = {}
+        self._known: dict[int, tuple[ActiveAlert, AlertState]] = {}
         self._errors: dict[int, str] = {}
         """The last error of each rule, by its place: two may have one name."""
         self._acting = False
@@ -108,17 +108,15 @@ class Replay:
 
     def _alerts(self, time: int) -> Iterator[Event]:
         alerts = {id(alert): alert for alert in self._alerting.engine.alerts()}
-        resolved = {id(alert): alert for alert in self._alerting.engine.resolved()}
         for key in [key for key in self._known if key not in alerts]:
-            state = self._known.pop(key)
-            alert = resolved.get(key)
-            name = alert.labels["alertname"] if alert is not None else ""
-            if state is AlertState.FIRING and alert is not None:
-                yield Event(time, "resolved", name)
+            alert, state = self._known.pop(key)
+            yield Event(
+                time, "resolved" if state is AlertState.FIRING else "dropped", alert.labels["alertname"]
+            )
         for key, alert in alerts.items():
-            if self._known.get(key) is alert.state:
+            if self._known.get(key) == (alert, alert.state):
                 continue
-            self._known[key] = alert.state
+            self._known[key] = (alert, alert.state)
             summary = alert.annotations.get("summary", "")
             yield Event(time, alert.state.value, f"{alert.labels['alertname']}: {summary}".rstrip(": "))
         for index, rule in enumerate(self._alerting.engine.rules):

@@ -54,6 +54,8 @@ def parse(body: bytes, default: Action) -> Order | Payload:
 
 
 def _order(told: dict[str, Any], default: Action) -> Order:
+    if told and not told.keys() & {"steps", "goal"}:
+        raise MalformedError(f"the body names neither steps nor goal; send for example {EXAMPLE}")
     steps, goal = told.get("steps"), told.get("goal")
     if steps is not None and not (isinstance(steps, list) and all(isinstance(step, str) for step in steps)):
         raise MalformedError(f"steps is {_short(steps)}; send a list of names, for example {EXAMPLE}")

@@ -51,6 +51,9 @@ class Wish:
     steps: tuple[str, ...]
     goal: Threshold | None = None
     """Where there is nothing left to wish for; None: the goal in force."""
+    instant: bool = True
+    """What it rests on is read at every fast tick. If not, it is followed once after each slow reading: what was seen
+    seconds ago may have been dealt with since."""
 
 
 def wish_of(alert: Alert, target: str, default: Action = Action.CLEANUP) -> Wish | Declined:

@@ -243,8 +243,14 @@ def test_a_sitecustomize_in_site_packages_runs_once_as_before(tmp_path: Path, si
     packages = next((tmp_path / "venv" / "lib").glob("python3*/site-packages"))
     (packages / "sitecustomize").mkdir()
     (packages / "sitecustomize" / "__init__.py").write_text(NOTES.format("theirs"))
+    # Debian's interpreter has one of its own, which comes before it: then theirs does not run without us either.
+    subprocess.run([interpreter, "-c", ""], env={"NOTES": str(tmp_path / "before")}, check=True)
     expect_hook(sidecar, interpreter, env=injected(sidecar, NOTES=str(tmp_path / "notes")))
-    assert (tmp_path / "notes").read_text() == "theirs\n"
+    before, after = (
+        path.read_text() if path.exists() else "" for path in (tmp_path / "before", tmp_path / "notes")
+    )
+    assert after == before
+    assert before in ("theirs\n", "")
 
 
 @pytest.mark.parametrize(

@@ -395,3 +395,28 @@ def test_a_nan_that_a_rule_records_is_a_value_for_other_rules_and_for_no_scrape(
     assert "none" not in {
         sample.metric.name for sample in rig.alerting.samples(rig.now + 1000, exported=True)
     }
+
+
+def test_an_alert_from_before_a_restart_is_measured_again_before_it_is_followed(tmp_path):
+    """A cache that was too large when the sidecar died may have been emptied since."""
+    before = Rig(tmp_path)
+    before.at(0, 9)
+    assert [wish.alertname for wish in before.wishes()] == ["High"]
+    saved = before.alerting.dump(before.now)
+    for level, followed in ((9, ["High"]), (1, [])):
+        after = Rig(tmp_path, saved=saved, now=T0 + 2000)
+        after.alerting.evaluate(Lane.ALL, after.now)
+        assert after.firing() == ["High"], "it is not resolved unheard"
+        assert after.wishes() == [], "nor followed"
+        after.at(3, level)
+        assert [wish.alertname for wish in after.wishes()] == followed
+        assert after.firing() == followed
+
+
+def test_a_sign_of_life_keeps_pending_time(tmp_path):
+    rig = Rig(tmp_path)
+    rig.at(0, 9)
+    saved, began = rig.alerting.dump(rig.now), rig.alerting.engine.alerts()[1].active_at
+    after = Rig(tmp_path)
+    after.alerting.restore(saved, rig.now + 8000, alive_until=rig.now + 7000)
+    assert after.alerting.engine.alerts()[1].active_at == began + 1000, "a second without anybody, not eight"

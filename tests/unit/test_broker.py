@@ -511,3 +511,42 @@ async def test_no_cooldown_holds_back_a_person_who_joins_a_run(box):
     box.caches.gate.set()
     await box.settle()
     assert box.trim.taken == 2
+
+
+@on_loop
+async def test_what_rests_on_slow_readings_waits_after_a_run_for_the_next_one(box):
+    wish = Wish("NodeHeapCritical", ("caches",), Threshold(ratio=0.01), instant=False)
+
+    def ask():
+        return box.broker.consider([wish], box.memory.level(), LIMITS)
+
+    box.caches.frees = [100 * MIB] * 5
+    assert ask() is not None
+    await box.settle()
+    for _ in range(200):
+        assert ask() is None
+    assert box.broker.held == "stale"
+    box.broker.refreshed()
+    assert ask() is not None
+    await box.settle()
+    assert box.caches.taken == 2
+
+
+@on_loop
+async def test_a_run_names_only_those_who_still_wish_for_something(box):
+    wishes = [Wish("Met", ("gc",), Threshold(ratio=0.95)), Wish("MemoryHigh", ("caches",))]
+    run = box.broker.consider(wishes, box.memory.level(), LIMITS)
+    assert (run.alerts, run.steps) == (("MemoryHigh",), {"caches"})
+    await box.settle()
+
+
+@on_loop
+async def test_a_ladder_that_breaks_is_not_climbed_again_at_once(box):
+    async def broken(run):
+        raise RuntimeError("boom")
+
+    box.ladder.climb = broken
+    box.tick()
+    await box.settle()
+    assert box.broker.last[1] is RunOutcome.GOAL_NOT_REACHED
+    assert box.tick() is None

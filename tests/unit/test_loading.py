@@ -147,3 +147,41 @@ def test_texts_that_are_none_are_a_mistake(texts):
 def test_what_was_loaded_cant_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         loading.load(Settings()).groups = ()
+
+
+def rules_at(path, expr, **labels):
+    told = "{" + ", ".join(f"{name}: {value!r}" for name, value in labels.items()) + "}"
+    path.write_text(f"groups: [{{name: g, rules: [{{alert: A, expr: {expr!r}, labels: {told}}}]}}]")
+    return str(path)
+
+
+def test_shipped_stands_for_the_rules_that_ship(tmp_path):
+    mine = rules_at(tmp_path / "mine.yml", "up == 0")
+    alone, both = loading.load(Settings(rules=mine)), loading.load(Settings(rules=f"shipped,{mine}"))
+    assert sum(len(group.rules) for group in alone.groups) == 1
+    assert sum(len(group.rules) for group in both.groups) == 1 + sum(
+        len(group.rules) for group in loading.load(Settings()).groups
+    )
+
+
+def test_rules_and_routes_that_disarm_are_told(tmp_path):
+    assert list(loading.load(Settings()).warnings()) == []
+    mine = rules_at(tmp_path / "mine.yml", "up == 0", severity="page")
+    routes = tmp_path / "routes.yml"
+    routes.write_text("{route: {receiver: x}, receivers: [{name: x}]}")
+    rules, leads = loading.load(Settings(rules=mine, routes=str(routes))).warnings()
+    assert "--rules shipped,FILE" in rules
+    assert "no route leads to the receiver 'oomguard'" in leads
+
+
+def test_a_metric_of_ours_that_there_is_not_is_a_mistake(tmp_path):
+    problems = []
+    loading.load_rules(Path(rules_at(tmp_path / "a.yml", "oomguard_memory_used_ration > 0.8")), problems)
+    (problem,) = problems
+    assert problem.text == (
+        "rule A: there is no metric oomguard_memory_used_ration; did you mean oomguard_memory_used_ratio?"
+    )
+    rules_at(tmp_path / "a.yml", "rate(oomguard_gc_pause_seconds_sum[5m]) > other_metric")
+    problems.clear()
+    loading.load_rules(tmp_path / "a.yml", problems)
+    assert problems == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from oomguard.errors import ConfigError, Problem
 from oomguard.routes import config as route_files
 
 _RULES = "groups"
+_RULES_LOOSE = frozenset({"alert", "record", "expr", "spec"})
+"""Keys of a rule without its group, or of a Kubernetes object around the groups."""
 _ROUTES = frozenset({"route", "receivers", "inhibit_rules", "time_intervals", "mute_time_intervals"})
 
 
@@ -58,6 +61,11 @@ def _check(path: Path, problems: list[Problem]) -> str:
     if _RULES in keys:
         groups = loading.load_rules(path, problems)
         return f"{sum(len(group.rules) for group in groups)} rules in {len(groups)} groups"
+    if _RULES_LOOSE & set(keys):
+        problems.append(
+            Problem(str(path), "has no groups; a rule file begins with groups:, each with name and rules")
+        )
+        return ""
     if _ROUTES & set(keys):
         config = route_files.load(path, problems)
         return "" if config is None else f"routes to {len(config.receivers)} receivers"
@@ -77,6 +85,8 @@ def _configuration(file: Path | None, problems: list[Problem]) -> str:
     except ConfigError as error:
         problems += error.problems
         return ""
+    for warning in loaded.warnings():
+        print(f"warning: {warning}", file=sys.stderr)
     count = sum(len(group.rules) for group in loaded.groups)
     return f"settings, {count} rules, routes to {len(loaded.routes.receivers)} receivers"
 

@@ -92,7 +92,7 @@ def call(url: str, path: str, *, token: str = "", body: object = None, method: s
         )
     if answer.status >= HTTPStatus.BAD_REQUEST:
         raise UserError(
-            f"{url}: {told.get('error', answer.reason) if isinstance(told, dict) else answer.reason}"
+            f"{url}: {told if isinstance(told, str) else (told or {}).get('error', answer.reason)}"
         )
     return told
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from oomguard.cli.client import add_where, call, running
-from oomguard.cli.options import number
+from oomguard.cli.options import number, printable
 from oomguard.errors import UserError
 from oomguard.journal import Record, read_tail
 from oomguard.log import quoted
@@ -54,7 +54,7 @@ def _tail(file: Path, limit: int) -> Sequence[Record]:
 def _line(record: Mapping[str, Any]) -> str:
     stamp = _stamp(record.get("time", 0))
     of = f"run {record['run']}" if record.get("run") is not None else ""
-    return f"{stamp}  {of:<8}{record['event'].replace('_', ' '):<15}{told(record)}".rstrip()
+    return printable(f"{stamp}  {of:<8}{record['event'].replace('_', ' '):<15}{told(record)}".rstrip())
 
 
 def _stamp(seconds: float) -> str:

@@ -48,6 +48,11 @@ def settings_from(options: argparse.Namespace) -> Settings:
     return load(flags, os.environ, file)
 
 
+def printable(text: str) -> str:
+    """One line, without what would move a terminal's cursor: names and command lines are others' to choose."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 def number(text: str) -> int:
     """The type of options that take a number above zero."""
     if not (text.isascii() and text.isdecimal() and int(text) > 0):

@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     call(url, "/api/v2/silences", token=token, body=_silence(now, now + milliseconds / 1000, options.comment))
     until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now + milliseconds / 1000))
     print(
-        f"automatic actions are paused until {until}; oomguard cleanup still works, oomguard pause --end ends it"
+        f"{url}: automatic actions are paused until {until}; oomguard cleanup still works, oomguard pause --end ends it"
     )
     return 0
 

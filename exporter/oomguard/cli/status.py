@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from oomguard.cli.client import add_where, call, running
-from oomguard.cli.options import number
+from oomguard.cli.options import number, printable
 from oomguard.errors import UserError
 from oomguard.sizes import format_size
 
 _HELD: Final = {
     "floor": "the last cleanup could free no more: the next waits until memory has risen by 5% of the limit",
     "backoff": "the last cleanup could free no more: the next waits, longer each time",
+    "stale": "what was asked for rests on readings from before the last cleanup: the next reading decides",
     "cooldown": "every step proved ineffective a moment ago",
 }
 """What `held` of the broker means, where it means that something is kept from being done."""
@@ -63,7 +64,7 @@ def _lines(url: str, status: dict[str, Any]) -> Iterator[str]:
         command = process.get("command", process["name"])
         yield (
             f"{process['process']:<12}{process['pid']:>8}{sizes[0]:>12}{sizes[1]:>12}"
-            f"{process['threads']:>9}  {_printable(command)[:60]}"
+            f"{process['threads']:>9}  {printable(command)[:60]}"
         )
     yield ""
     for name, source in status.get("sources", {}).items():
@@ -88,7 +89,7 @@ def _alerts(status: dict[str, Any]) -> Iterator[str]:
         labels, summary = alert["labels"], alert["annotations"].get("summary", "")
         if labels["alertname"] != _HEARTBEAT:
             held = f" ({alert['held']})" if alert["held"] else ""
-            yield f"alert    {labels['alertname']} {alert['state']}{held}: {_printable(summary)}"
+            yield f"alert    {labels['alertname']} {alert['state']}{held}: {printable(summary)}"
     if not status["config"]["ok"]:
         yield f"config   not loaded, older ones go on: {'; '.join(status['config']['problems'])}"
 
@@ -106,8 +107,3 @@ def _cleanups(status: dict[str, Any]) -> Iterator[str]:
         yield "cleanup  turned off (MEMORY_CLEANUP=0, or act: false): it watches and warns only"
     elif (held := status["cleanup"]["held"]) in _HELD:
         yield f"held     {_HELD[held]}"
-
-
-def _printable(text: str) -> str:
-    """One line, without what would move a terminal's cursor: a command line is the target's to choose."""
-    return "".join(character if character.isprintable() else " " for character in text)

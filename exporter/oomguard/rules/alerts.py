@@ -226,6 +226,10 @@ class RuleAlerts:
             alert.moved_to(self.rule)
             self._alerts[key] = alert
 
+    def believed(self) -> list[ActiveAlert]:
+        """Those from before a restart of which nothing has been heard yet."""
+        return [alert for alert in self._alerts.values() if alert.believed_until is not None]
+
     def adopt(self, alert: ActiveAlert, believed_until: int) -> None:
         """Go on with an alert from before a restart.
 

@@ -9,7 +9,7 @@ from urllib.parse import quote_plus
 
 from oomguard.metrics import ALERTS, ALERTS_FOR_STATE, FAST
 from oomguard.model import Alert
-from oomguard.promql.series import Labels, Storage
+from oomguard.promql.series import METRIC_NAME, Labels, Storage
 from oomguard.rules.alerts import ActiveAlert, AlertState, Change, LimitError, RuleAlerts
 from oomguard.rules.lanes import Lane, lanes_of, may_read
 from oomguard.rules.overlay import Overlay
@@ -49,6 +49,8 @@ class Engine:
         self._fast = frozenset(fast)
         self._links: dict[str, str] = {}
         self._firing: tuple[ActiveAlert, ...] = ()
+        self._believing: list[RunningRule] = []
+        """Rules with alerts from before a restart of which nothing has been heard yet."""
         self._set(groups)
 
     @property
@@ -59,10 +61,7 @@ class Engine:
     def evaluate(self, lane: Lane, time: int) -> list[Change]:
         """Evaluate the rules of a lane; what fails is kept at its rule (`RunningRule.last_error`), others go on."""
         changes: list[Change] = []
-        if self.recorded:
-            self.recorded = {}
-            if self._overlay is not None:
-                self._overlay.forget_ended(time)
+        self._begin(time)
         storage = self._storage
         for running in self._lanes[lane]:
             running.last_evaluation = time
@@ -82,6 +81,14 @@ class Engine:
         if changes:
             self._gather()
         return changes
+
+    def _begin(self, time: int) -> None:
+        if self.recorded:
+            self.recorded = {}
+            if self._overlay is not None:
+                self._overlay.forget_ended(time)
+        if self._believing:
+            self._hear(time)
 
     def alerts(self) -> list[ActiveAlert]:
         """Those that are pending or firing, in the order of their rules."""
@@ -170,13 +177,51 @@ class Engine:
                     ended.append(alert)
         for alerts, active in found:
             alerts.adopt(active, time + patience[alerts])
+        self._believing = [running for running in self._rules if running.alerts and running.alerts.believed()]
         self._gather()
         return ended
+
+    def is_instant(self, alert: ActiveAlert) -> bool:
+        """Whether an alert is judged at every fast tick."""
+        return id(alert.rule) in self._instant
+
+    def believed(self) -> frozenset[Labels]:
+        """Labels of the alerts that fire on an earlier process's word alone: they are not acted upon."""
+        return frozenset(
+            tuple(alert.labels.items())
+            for running in self._believing
+            if running.alerts is not None
+            for alert in running.alerts.believed()
+        )
+
+    def _hear(self, time: int) -> None:
+        """Judge alerts from before a restart as any other as soon as the series that they were about are there again.
+
+        Where a rule looks back, its window has to fill first.
+        """
+        for running in self._believing:
+            if running.alerts is None or running.rule.expression.reach:
+                continue
+            for alert in running.alerts.believed():
+                if self._is_heard(running, alert, time):
+                    alert.believed_until = None
+        self._believing = [
+            running for running in self._believing if running.alerts and running.alerts.believed()
+        ]
+
+    def _is_heard(self, running: RunningRule, alert: ActiveAlert, time: int) -> bool:
+        wanted = {pair for pair in alert.source.items() if pair[0] != METRIC_NAME}
+        return any(
+            wanted.issubset(series.labels) and series.at(time, time - _LOOKBACK) is not None
+            for selector in running.rule.expression.selectors
+            for series in self._storage.select(selector.name, ())
+        )
 
     def _set(self, groups: Sequence[Group]) -> None:
         pairs = [(group, rule) for group in groups for rule in group.rules]
         lanes = lanes_of([rule for _, rule in pairs], self._fast)
         self._rules = tuple(RunningRule(*pair, lane) for pair, lane in zip(pairs, lanes, strict=True))
+        self._instant = {id(running.rule) for running in self._rules if running.lane is Lane.FAST}
         of_lane = {Lane.FAST: (Lane.FAST,), Lane.LIVE: (Lane.FAST, Lane.LIVE), Lane.ALL: tuple(Lane)}
         self._lanes = {
             lane: tuple(running for running in self._rules if running.lane in parts)

@@ -2,12 +2,15 @@
 
 import os
 import select
+import time
 
 STDERR = 2
 
 
 def log(level: str, message: str, **fields: object) -> None:
     """Write one line, unless that would block: signals must be forwarded whoever reads our stderr."""
+    now = time.time()
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
     pairs = "".join(f" {name}={_quote(str(value))}" for name, value in fields.items())
     poll = select.poll()
     poll.register(STDERR, select.POLLOUT)
@@ -15,7 +18,10 @@ def log(level: str, message: str, **fields: object) -> None:
         # A pipe is writable when PIPE_BUF bytes fit, more than any of these lines should have.
         if poll.poll(0):
             os.write(
-                STDERR, f'level={level} msg="{message}"{pairs}\n'.encode(errors="replace")[: select.PIPE_BUF]
+                STDERR,
+                f'ts={stamp} level={level} msg="{message}"{pairs}\n'.encode(errors="replace")[
+                    : select.PIPE_BUF
+                ],
             )
     except OSError:
         pass

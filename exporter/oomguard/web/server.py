@@ -95,6 +95,7 @@ def build(view: View, token: str | None, *, loopback: bool) -> web.Application:
     app.add_routes(
         [
             web.get("/", routes.page),
+            web.get("/graph", routes.graph),
             web.get("/metrics", routes.metrics),
             web.get("/healthz", routes.healthz),
             web.get("/readyz", routes.readyz),
@@ -128,6 +129,10 @@ class _Routes:
         return web.Response(
             text=body, content_type="text/html", headers={"Content-Security-Policy": _PAGE_POLICY}
         )
+
+    async def graph(self, _: web.Request) -> NoReturn:
+        """Where links in notifications lead (generatorURL), as they would lead to Prometheus' page."""
+        raise web.HTTPFound("/")
 
     async def metrics(self, request: web.Request) -> web.Response:
         body, content_type = self._view.metrics(request.headers.get("Accept", ""))
@@ -283,12 +288,19 @@ async def _errors_as_json(
     try:
         return await handler(request)
     except _RefusedError as error:
-        told: dict[str, Any] = {"error": str(error)}
-        if error.problems:
-            told["problems"] = list(error.problems)
-        return web.json_response(told, status=error.status)
+        return _error(request, error.status, str(error), error.problems)
+    except web.RequestPayloadError:
+        return _error(request, 400, "the body can't be read: it is not encoded as its headers say")
     except web.HTTPException as error:
         if error.status < 400:  # noqa: PLR2004 - not an error
             raise
-        text = f"{request.method} {request.path}: {error.reason.lower()}"
-        return web.json_response({"error": text}, status=error.status)
+        return _error(request, error.status, f"{request.method} {request.path}: {error.reason.lower()}")
+
+
+def _error(request: web.Request, status: int, text: str, problems: Sequence[str] = ()) -> web.Response:
+    """An error as JSON; below /api/v2 as a bare text, for that is what Alertmanager's clients read."""
+    if request.path.startswith("/api/v2/"):
+        return web.json_response(text, status=status)
+    return web.json_response(
+        {"error": text, **({"problems": list(problems)} if problems else {})}, status=status
+    )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -78,6 +79,6 @@ def test_a_restart_follows_only_an_end_that_nobody_wanted(
 def test_a_message_is_one_line_whatever_its_values_hold(capfd: pytest.CaptureFixture[str]) -> None:
     log("error", "command failed", command='a "b" \\ c\nd', code=3)
 
-    assert capfd.readouterr().err == (
-        'level=error msg="command failed" command="a \\"b\\" \\\\ c?d" code=3\n'
-    )
+    stamp, _, line = capfd.readouterr().err.partition(" ")
+    assert re.fullmatch(r"ts=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", stamp)
+    assert line == ('level=error msg="command failed" command="a \\"b\\" \\\\ c?d" code=3\n')
