@@ -34,7 +34,7 @@ from tests.support.guarded import Guarded, workload
 
 from bench.prometheus import Alertmanager, Prometheus
 from bench.table import milliseconds, percentile, table
-from oomguard.loading import RULES
+from oomguard.alerting.loading import RULES
 
 LIMIT = 512 * MIB
 HIGH = 0.8

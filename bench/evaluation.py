@@ -34,15 +34,14 @@ from tests.support.guarded import Guarded, workload
 from bench.footprint import cpu_seconds
 from bench.prometheus import Prometheus
 from bench.table import milliseconds, percentile, table
-from oomguard import loading
-from oomguard.alerting import Alerting
+from oomguard.alerting import Alerting, loading
+from oomguard.alerting.loading import Loaded
 from oomguard.collect import Collector, process_tree, rss_reader
 from oomguard.config import Settings
 from oomguard.counters import Counters
 from oomguard.guardian import Guardian
 from oomguard.journal import Journal
 from oomguard.level import LevelReader
-from oomguard.loading import Loaded
 from oomguard.metrics import BY_NAME, COUNTER, FAST, HISTOGRAM, Metric
 from oomguard.promql.series import METRIC_NAME, Labels
 from oomguard.recording import read

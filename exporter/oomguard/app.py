@@ -17,26 +17,26 @@ from typing import Any
 
 from aiohttp import web
 
-from oomguard import __version__, loading
+from oomguard import __version__
 from oomguard import metrics as m
-from oomguard.alerting import Alerting
+from oomguard.alerting import Alerting, loading
+from oomguard.alerting.keeper import Keeper
+from oomguard.alerting.loading import Loaded
+from oomguard.alerting.reloading import Reloader
 from oomguard.attach import Follower
-from oomguard.broker import Restraint
+from oomguard.broker.inbox import Inbox
+from oomguard.broker.restraint import Restraint
 from oomguard.collect import Collector, in_tree, process_tree, rss_reader
 from oomguard.config import Settings
 from oomguard.control import ControlPipe
 from oomguard.counters import Counters
 from oomguard.errors import ConfigError, Problem, UserError
 from oomguard.guardian import Guardian
-from oomguard.inbox import Inbox
 from oomguard.journal import Journal
-from oomguard.keeper import Keeper
 from oomguard.level import LevelReader
-from oomguard.loading import Loaded
 from oomguard.log import LOGGER, fields
 from oomguard.model import LimitOrigin, ProcessId
 from oomguard.recording import Recorder
-from oomguard.reloading import Reloader
 from oomguard.routes.deliver import Deliverer, Outcome
 from oomguard.routes.groups import Notification
 from oomguard.rules.engine import Lane

@@ -14,7 +14,9 @@ from oomguard import thresholds
 from oomguard.actions import LADDER
 from oomguard.actions.ladder import Ladder
 from oomguard.actions.step import Worker
-from oomguard.broker import RISE, Broker
+from oomguard.broker import Broker
+from oomguard.broker.restraint import RISE
+from oomguard.broker.wishes import Wish
 from oomguard.config import Settings
 from oomguard.counters import Counters
 from oomguard.export.series import fast_samples
@@ -30,7 +32,6 @@ from oomguard.sources.hooks import Hook, Hooks
 from oomguard.state import State
 from oomguard.store import Store
 from oomguard.thresholds import Thresholds
-from oomguard.wishes import Wish
 
 LIVE_INTERVAL: Final = 0.25
 """Seconds between two evaluations of all rules that read fast-lane series; the instant ones run at every tick that

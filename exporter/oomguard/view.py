@@ -11,23 +11,23 @@ from oomguard import __version__
 from oomguard import metrics as m
 from oomguard.actions import STEP_NAMES
 from oomguard.alerting import Alerting
+from oomguard.alerting.reloading import Reloader
+from oomguard.broker.inbox import Inbox, Outcome
+from oomguard.broker.requests import parse
+from oomguard.broker.wishes import Action
 from oomguard.counters import Counters
 from oomguard.errors import TargetError
 from oomguard.export import status as told
 from oomguard.export.prometheus import Exporter
 from oomguard.export.series import fast_samples, snapshot_samples, threshold_samples
 from oomguard.guardian import Guardian
-from oomguard.inbox import Inbox, Outcome
 from oomguard.journal import Journal
 from oomguard.model import StepOutcome
-from oomguard.reloading import Reloader
-from oomguard.requests import parse
 from oomguard.routes.silences import SilenceState
 from oomguard.sources.hooks import Hooks
 from oomguard.state import State
 from oomguard.store import Sample, Store
 from oomguard.thresholds import configured
-from oomguard.wishes import Action
 
 
 class SidecarView:

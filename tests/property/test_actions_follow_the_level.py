@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.test_guardian import LIMIT, MIB, Rig, hook
 
-from oomguard import loading
 from oomguard.actions import ladder
+from oomguard.alerting import loading
 from oomguard.config import Settings
 
 GOAL, CRITICAL = 700 * MIB, 900 * MIB

@@ -5,9 +5,9 @@ import logging
 
 import pytest
 
-from oomguard import loading
 from oomguard import metrics as m
-from oomguard.alerting import Alerting
+from oomguard.alerting import Alerting, loading
+from oomguard.alerting.silencing import PAUSE
 from oomguard.config import Settings
 from oomguard.counters import Counters
 from oomguard.errors import UserError
@@ -15,7 +15,6 @@ from oomguard.journal import Journal
 from oomguard.metrics import GAUGE, Metric
 from oomguard.routes.deliver import Outcome
 from oomguard.rules.engine import Lane
-from oomguard.silencing import PAUSE
 from oomguard.store import Sample, Store
 
 T0 = 1_795_000_000_000

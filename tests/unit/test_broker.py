@@ -7,14 +7,15 @@ import pytest
 
 from oomguard.actions.ladder import Ladder
 from oomguard.actions.step import Performed, Worker
-from oomguard.broker import FIRST_BACKOFF, RISE, Broker
+from oomguard.broker import Broker
+from oomguard.broker.restraint import FIRST_BACKOFF, RISE
+from oomguard.broker.wishes import Wish
 from oomguard.counters import Counters
 from oomguard.journal import Journal
 from oomguard.model import Level, LimitOrigin, RunOutcome, SkipReason, StepOutcome, UsedKind
 from oomguard.sizes import Threshold
 from oomguard.sources.hooks import Hook
 from oomguard.thresholds import Thresholds
-from oomguard.wishes import Wish
 
 LIMIT = 1000 << 20
 GOAL = 700 << 20

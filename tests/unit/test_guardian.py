@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from oomguard import loading
 from oomguard import metrics as m
-from oomguard.alerting import Alerting
+from oomguard.alerting import Alerting, loading
+from oomguard.alerting.silencing import PAUSE
 from oomguard.clock import UnixClock
 from oomguard.config import Settings
 from oomguard.counters import Counters
@@ -30,7 +30,6 @@ from oomguard.model import (
     Tree,
     UsedKind,
 )
-from oomguard.silencing import PAUSE
 from oomguard.sources.hooks import Hook
 from oomguard.state import State
 from oomguard.store import Store

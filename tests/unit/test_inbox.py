@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.test_broker import LIMITS, MIB, Box
 
+from oomguard.broker.inbox import Inbox, Outcome
+from oomguard.broker.requests import MalformedError, Order, Payload, parse
+from oomguard.broker.wishes import Action
 from oomguard.errors import UserError
-from oomguard.inbox import Inbox, Outcome
-from oomguard.requests import MalformedError, Order, Payload, parse
-from oomguard.wishes import Action
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "alertmanager"
 FIRING = (FIXTURES / "firing.json").read_bytes()

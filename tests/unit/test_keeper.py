@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from oomguard import persisted
-from oomguard.keeper import SOON, Keeper
+from oomguard.alerting import persisted
+from oomguard.alerting.keeper import SOON, Keeper
 
 
 @pytest.fixture

@@ -12,14 +12,13 @@ PACKAGE = Path(__file__).parents[2] / "exporter" / "oomguard"
 LAYERS = (
     {"errors", "model", "metrics", "sizes"},
     {"promql", "documents"},
-    {"log", "config", "counters", "journal", "store", "runtime", "clock", "persisted", "silencing"},
+    {"log", "config", "counters", "journal", "store", "runtime", "clock"},
     {"sources", "rules", "routes"},
-    {"sampler", "state", "attach", "inject", "thresholds", "keeper", "recording"},
+    {"sampler", "state", "attach", "inject", "thresholds", "recording"},
     {"collect", "level", "actions", "export"},
-    {"wishes"},
-    {"broker", "loading", "telling"},
-    {"alerting", "inbox", "requests"},
-    {"guardian", "slow", "reloading", "replay", "control"},
+    {"broker"},
+    {"alerting"},
+    {"guardian", "slow", "control"},
     {"view", "web"},
     {"app"},
     {"supervisor", "demo"},
@@ -35,7 +34,7 @@ STANDARD_LIBRARY_ONLY = (
     "log.py",
     "runtime.py",
     "clock.py",
-    "persisted.py",
+    "alerting/persisted.py",
 )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from oomguard import loading
+from oomguard.alerting import loading
 from oomguard.config import Settings
 from oomguard.errors import ConfigError
 

@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from oomguard import config, loading
+from oomguard import config
 from oomguard import metrics as m
-from oomguard.alerting import Alerting
+from oomguard.alerting import Alerting, loading
+from oomguard.alerting.reloading import Reloader
 from oomguard.counters import Counters
 from oomguard.errors import ConfigError, Problem
 from oomguard.journal import Journal
 from oomguard.log import LOGGER
-from oomguard.reloading import Reloader
 from oomguard.state import State
 from oomguard.store import Store
 

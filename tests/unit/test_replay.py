@@ -2,11 +2,11 @@
 
 import pytest
 
-from oomguard import loading
+from oomguard.alerting import loading
+from oomguard.alerting.replay import Replay
 from oomguard.config import Settings
 from oomguard.promql.series import METRIC_NAME, STALE
 from oomguard.recording import Moment
-from oomguard.replay import Replay
 
 T = 1_795_000_000_000
 MIB = 1 << 20

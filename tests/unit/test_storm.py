@@ -7,15 +7,15 @@ import re
 import pytest
 
 from oomguard.actions.ladder import MOST_NAMED, Ladder
+from oomguard.alerting.silencing import PAUSE
 from oomguard.broker import Broker
+from oomguard.broker.inbox import Inbox, Outcome
+from oomguard.broker.requests import MOST_ALERTS, MalformedError, parse
+from oomguard.broker.wishes import LONGEST_NAME, Action
 from oomguard.counters import Counters
-from oomguard.inbox import Inbox, Outcome
 from oomguard.journal import Journal
 from oomguard.model import Level, LimitOrigin, UsedKind
-from oomguard.requests import MOST_ALERTS, MalformedError, parse
-from oomguard.silencing import PAUSE
 from oomguard.thresholds import Thresholds
-from oomguard.wishes import LONGEST_NAME, Action
 
 LIMIT = 1000 << 20
 LIMITS = Thresholds(800 << 20, 900 << 20, 700 << 20)

@@ -2,11 +2,11 @@
 
 import pytest
 
+from oomguard.alerting.telling import MOST, WINDOW, Teller
 from oomguard.journal import Journal
 from oomguard.promql import compile_expression
 from oomguard.rules.alerts import ActiveAlert, Change, ChangeKind
 from oomguard.rules.rule import AlertRule
-from oomguard.telling import MOST, WINDOW, Teller
 
 
 @pytest.fixture

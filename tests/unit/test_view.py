@@ -9,16 +9,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.unit.test_guardian import MIB, Rig
 
 from oomguard import metrics as m
+from oomguard.alerting.reloading import Reloader
+from oomguard.broker.inbox import Inbox
+from oomguard.broker.requests import MalformedError
+from oomguard.broker.wishes import Action
 from oomguard.config import Settings
 from oomguard.counters import Counters
 from oomguard.errors import TargetError, UserError
-from oomguard.inbox import Inbox
-from oomguard.reloading import Reloader
-from oomguard.requests import MalformedError
 from oomguard.rules.engine import Lane
 from oomguard.store import Store
 from oomguard.view import SidecarView
-from oomguard.wishes import Action
 
 
 class Viewed(Rig):

@@ -8,11 +8,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from oomguard.broker.inbox import Outcome
+from oomguard.broker.requests import parse
+from oomguard.broker.wishes import Action
 from oomguard.errors import ConfigError, Problem, TargetError, UserError
-from oomguard.inbox import Outcome
-from oomguard.requests import parse
 from oomguard.web import server
-from oomguard.wishes import Action
 
 TOKEN = "right"
 

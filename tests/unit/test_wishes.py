@@ -1,10 +1,10 @@
 import pytest
 
 from oomguard.actions import STEP_NAMES
+from oomguard.broker.wishes import Action, Declined, Wish, wish_of
 from oomguard.errors import UserError
 from oomguard.model import Alert
 from oomguard.sizes import Threshold
-from oomguard.wishes import Action, Declined, Wish, wish_of
 
 
 def alert(ends_at=None, **labels):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from oomguard import loading
+from oomguard.alerting import loading
 from oomguard.cli.options import needs_sidecar
 from oomguard.config import DEFAULT_FILE, Settings, load
 from oomguard.documents import read_yaml

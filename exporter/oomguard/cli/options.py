@@ -69,6 +69,6 @@ def needs_sidecar() -> None:
 
 def check_alerting(settings: Settings) -> None:
     """Raise ConfigError for rules and routes that the sidecar could not read: here somebody sees it."""
-    from oomguard import loading  # noqa: PLC0415 - needs what needs_sidecar has looked for
+    from oomguard.alerting import loading  # noqa: PLC0415 - needs what needs_sidecar has looked for
 
     loading.load(settings)

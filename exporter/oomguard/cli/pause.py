@@ -7,11 +7,11 @@ import getpass
 import time
 from typing import Any
 
+from oomguard.alerting.silencing import PAUSE, is_pause
 from oomguard.cli.client import add_where, call, running
 from oomguard.errors import UserError
 from oomguard.routes.payload import rfc3339
 from oomguard.rules.files import parse_duration
-from oomguard.silencing import PAUSE, is_pause
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -8,13 +8,14 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from oomguard import loading, recording
+from oomguard import recording
+from oomguard.alerting import loading
+from oomguard.alerting.replay import Event, Replay
 from oomguard.cli.options import needs_sidecar
 from oomguard.config import Settings
 from oomguard.errors import UserError
 from oomguard.log import LOGGER
 from oomguard.recording import Moment
-from oomguard.replay import Event, Replay
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

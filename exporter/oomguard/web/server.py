@@ -11,10 +11,10 @@ from typing import Any, Final, NoReturn, Protocol
 
 from aiohttp import web
 
+from oomguard.broker.inbox import Outcome
+from oomguard.broker.requests import MalformedError
+from oomguard.broker.wishes import Action
 from oomguard.errors import ConfigError, TargetError, UserError
-from oomguard.inbox import Outcome
-from oomguard.requests import MalformedError
-from oomguard.wishes import Action
 
 MAX_BODY: Final = 1 << 20
 _DIGITS: Final = 15

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-from oomguard import persisted
+from oomguard.alerting import persisted
 from oomguard.log import LOGGER, fields
 
 SOON: Final = 0.25

@@ -11,11 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 from oomguard import metrics as m
+from oomguard.alerting.loading import RECEIVER, Loaded
+from oomguard.alerting.silencing import is_pause
+from oomguard.alerting.telling import Teller
+from oomguard.broker.wishes import Declined, Wish, wish_of
 from oomguard.counters import Counters
 from oomguard.errors import UserError
 from oomguard.export import alerts as told
 from oomguard.journal import Journal
-from oomguard.loading import RECEIVER, Loaded
 from oomguard.log import LOGGER, fields
 from oomguard.metrics import Metric
 from oomguard.model import Alert
@@ -27,10 +30,7 @@ from oomguard.routes.matchers import matches, parse_matchers
 from oomguard.routes.silences import SilenceNotFoundError, Silences, SilenceState
 from oomguard.rules.alerts import Change, ChangeKind
 from oomguard.rules.engine import Engine, Lane
-from oomguard.silencing import is_pause
 from oomguard.store import Sample
-from oomguard.telling import Teller
-from oomguard.wishes import Declined, Wish, wish_of
 
 
 class Alerting:

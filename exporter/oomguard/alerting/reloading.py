@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
-from oomguard import loading
 from oomguard import metrics as m
-from oomguard.alerting import Alerting
+from oomguard.alerting import Alerting, loading
+from oomguard.alerting.loading import Loaded
 from oomguard.config import Settings
 from oomguard.errors import ConfigError, Problem
 from oomguard.journal import Journal
-from oomguard.loading import Loaded
 from oomguard.log import LOGGER, fields
 from oomguard.state import State
 from oomguard.store import Sample, Store

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from oomguard.broker import Broker
+from oomguard.broker.requests import Order, Payload
+from oomguard.broker.wishes import LONGEST_NAME, Action, Declined, Wish, wish_of
 from oomguard.counters import Counters
 from oomguard.journal import Journal
 from oomguard.metrics import ADMIN_REQUESTS
 from oomguard.model import Level
-from oomguard.requests import Order, Payload
 from oomguard.thresholds import Thresholds
-from oomguard.wishes import LONGEST_NAME, Action, Declined, Wish, wish_of
 
 _NAMED: Final = 10
 """Alert names of a payload that are journaled; a storm has a thousand of the same."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from oomguard.alerting import Alerting
+from oomguard.alerting.loading import Loaded
+from oomguard.broker.wishes import Wish
 from oomguard.counters import Counters
 from oomguard.journal import Journal
-from oomguard.loading import Loaded
 from oomguard.metrics import ALERTS, ALERTS_FOR_STATE
 from oomguard.model import Level, LimitOrigin, UsedKind
 from oomguard.promql import MemorySeries, MemoryStorage
@@ -22,7 +23,6 @@ from oomguard.rules.engine import Lane
 from oomguard.rules.rule import RecordingRule
 from oomguard.sizes import format_size
 from oomguard.store import Sample, labels_of
-from oomguard.wishes import Wish
 
 _USED: Final = "oomguard_memory_used_bytes"
 _LIMIT: Final = "oomguard_memory_limit_bytes"

@@ -8,10 +8,10 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
+from oomguard.broker.wishes import CLEANUP_STEPS, UNLOAD_STEPS, Action, ordered
 from oomguard.errors import OomguardError, UserError
 from oomguard.model import Alert
 from oomguard.sizes import Threshold, parse_threshold
-from oomguard.wishes import CLEANUP_STEPS, UNLOAD_STEPS, Action, ordered
 
 EXAMPLE: Final = '{"steps": ["caches", "gc"], "goal": 0.7}, or an Alertmanager payload of version "4"'
 MOST_ALERTS: Final = 10_000

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from oomguard import promql
+from oomguard.broker.wishes import Action, read_labels
 from oomguard.config import Settings
 from oomguard.documents import read_yaml
 from oomguard.errors import ConfigError, Problem, UserError
@@ -19,12 +20,11 @@ from oomguard.routes.config import RoutesConfig
 from oomguard.rules import files as rule_files
 from oomguard.rules.rule import AlertRule, Group
 from oomguard.store import MAX_REACH, SLOTS
-from oomguard.wishes import Action, read_labels
 
-_HERE: Final = Path(__file__).parent
+_PACKAGE: Final = Path(__file__).parents[1]
 SHIPPED: Final = next(
-    (folder for folder in (_HERE / "alerts", _HERE.parents[1] / "alerts") if folder.is_dir()),
-    _HERE / "alerts",
+    (folder for folder in (_PACKAGE / "alerts", _PACKAGE.parents[1] / "alerts") if folder.is_dir()),
+    _PACKAGE / "alerts",
 )
 """``alerts/``: in the package as it is installed, beside ``exporter/`` in a checkout."""
 RULES: Final = SHIPPED / "oomguard.rules.yml"
