@@ -76,6 +76,7 @@ def build_wheel(folder: Path) -> Path:
     source = folder / "source"
     ignored = shutil.ignore_patterns("__pycache__", "node_modules")
     shutil.copytree(ROOT / "exporter", source / "exporter", ignore=ignored)
+    shutil.copytree(ROOT / "alerts", source / "alerts")
     for name in ("pyproject.toml", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     (source / "README.md").touch()  # only shown by the index
