@@ -172,6 +172,9 @@ def test_rules_and_routes_that_disarm_are_told(tmp_path):
     rules, leads = loading.load(Settings(rules=mine, routes=str(routes))).warnings()
     assert "--rules shipped,FILE" in rules
     assert "no route leads to the receiver 'oomguard'" in leads
+    restart = rules_at(tmp_path / "mine.yml", "up == 0", action="restart")
+    (told,) = loading.load(Settings(rules=restart)).warnings()
+    assert told == "rule A asks for a restart: nothing allows one, so that it does nothing"
 
 
 def test_a_metric_of_ours_that_there_is_not_is_a_mistake(tmp_path):

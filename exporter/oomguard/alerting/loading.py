@@ -52,6 +52,9 @@ class Loaded:
                 "no rule has the label action: alerts are told, but nothing is done by itself; "
                 f"--rules {THOSE_THAT_SHIP},FILE adds a file to the rules that ship"
             )
+        for rule in rules:
+            if any(name == "action" and label.text == Action.RESTART.value for name, label in rule.labels):
+                yield f"rule {rule.name} asks for a restart: nothing allows one, so that it does nothing"
         receivers = {route.receiver for route in self.routes.route.walk()}
         if RECEIVER not in receivers:
             yield f"no route leads to the receiver {RECEIVER!r}: alerts are told, but nothing is done by itself"
