@@ -255,7 +255,7 @@ def test_a_host_that_closes_every_descriptor_keeps_its_files(
         "sys.stdin.readline()\n"
         "os.closerange(3, 256)\n"
         "files = [os.open(f'{sys.argv[1]}/{n}', os.O_RDWR | os.O_CREAT) for n in range(40)]\n"
-        "assert files[0] == 3, files\n"
+        "assert files[0] < 9, files\n"  # the hook may have been quicker, with a number or two
         "for n, file in enumerate(files): os.write(file, b'%d' % n)\n"
         "sys.stdin.readline()\n"
         "print(sum(os.pread(file, 99, 0) == b'%d' % n for n, file in enumerate(files)), flush=True)\n"
