@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 _UNITS = {
     "": 1,
@@ -19,12 +18,23 @@ _LEAST = 1 << 20
 _LONGEST = 40
 
 
-@dataclass(frozen=True, slots=True)
 class Goal:
     """Where a cleanup stops: a part of the limit, or a size in bytes; exactly one of the two is set."""
 
-    ratio: float | None = None
-    size: int | None = None
+    __slots__ = ("ratio", "size")
+
+    def __init__(self, ratio: float | None = None, size: int | None = None) -> None:
+        self.ratio = ratio
+        self.size = size
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Goal) and (self.ratio, self.size) == (other.ratio, other.size)
+
+    def __hash__(self) -> int:
+        return hash((self.ratio, self.size))
+
+    def __repr__(self) -> str:
+        return f"Goal(ratio={self.ratio}, size={self.size})"
 
     def of(self, limit: int | None) -> int | None:
         """Bytes under this limit; None for a part of a limit that is not known."""
