@@ -15,8 +15,6 @@ starts no thread), ``OOMGUARD_TARGET`` which target this is, and ``OOMGUARD_HOOK
 
 from __future__ import annotations
 
-import os
-
 from oomguard.hook.guard import Guard
 
 __all__ = ["Guard", "start"]
@@ -24,16 +22,17 @@ __all__ = ["Guard", "start"]
 _guard = Guard()
 
 
-def start() -> Guard:
+def start(*, autonomous: bool = False) -> Guard:
     """Start the hook, once, and return the guard of this process; never raises.
 
-    The guard works where no sidecar is, too: `Guard.status` says what became of the start.
+    The guard works where no sidecar is, too: `Guard.status` says what became of the start. `autonomous`: it also
+    acts by itself when memory is short.
     """
-    _guard.begin(os.environ)
+    _guard.begin(autonomous=autonomous)
     return _guard
 
 
 def start_in_children() -> Guard:
     """Like `start`, but only in the processes that are forked from this one: it holds nothing itself."""
-    _guard.begin(os.environ, here=False)
+    _guard.begin(here=False)
     return _guard

@@ -64,7 +64,7 @@ class Chores:
             if chore.due <= now:
                 try:
                     chore.due = now + max(_SHORTEST, chore.run(now))
-                except Exception:  # noqa: BLE001 (a callback of the application's may be behind it)
+                except BaseException:  # noqa: BLE001 (SystemExit of a callback of the application's, too)
                     chore.due = now + _AFTER_FAILURE
             soonest = min(soonest, chore.due - now)
         return soonest

@@ -1,63 +1,42 @@
-"""The guard: what the application holds, and what ties the hook's parts to the life of its process."""
+"""The guard: everything that an application writes of oomguard, each method a door to one of the hook's parts.
+
+What a part needs is imported when it is first asked for, in the application's own thread: an application pays
+for what it uses, and the hook's thread never imports.
+"""
 
 from __future__ import annotations
 
-import atexit
 import os
-import sys
-from time import monotonic
 
-from oomguard import __version__
-from oomguard.hook import protocol, unpatched
-from oomguard.hook.allocator import Allocator
-from oomguard.hook.caches import Caches
-from oomguard.hook.gcstats import GcWatch, mostly_frozen
-from oomguard.hook.link import Link
-from oomguard.hook.statm import Statm
-from oomguard.hook.steps import Steps
+from oomguard.hook.process import Process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from oomguard.hook.admin.endpoint import Endpoint
-
-_FORK_DELAY = 0.05
-"""Seconds. A child that only forks to exec is gone by then and leaves no trace at the sidecar."""
-_PARK = 0.1
-"""Seconds that a fork waits for the hook's thread; it goes on without it while a longer step is under way."""
-_EXIT = 0.05
-"""Seconds that the end of the process waits for it."""
-_BUSY = 0.1
-"""Seconds that a caller of /admin/memory waits for a step to end before it gets the last reading."""
+    from oomguard.hook.budgets import Budget
+    from oomguard.hook.children import Child
+    from oomguard.hook.limits import Limit
+    from oomguard.hook.lru import Lru
+    from oomguard.hook.models import Model
+    from oomguard.hook.streams import Stream
+    from oomguard.hook.web import Web
 
 
 class Guard:
-    """One for a process. None of its methods blocks; `cache` and the mounts raise, at once, for a wrong argument.
+    """One for a process. Nothing here blocks, but what waits by its nature (`limit`, a model's load).
 
-    Works without a sidecar as well: caches are registered, and only the mounts ask.
+    Wrong arguments raise at once, TypeError or ValueError; nothing else does that is not named. Works without a
+    sidecar as well.
     """
 
-    def __init__(self) -> None:
-        self._caches = Caches()
-        self._watch = GcWatch()
-        self._statm = Statm()
-        self._allocator: Allocator | None = None
-        self._steps: Steps | None = None
-        self._link: Link | None = None
-        self._environ: Mapping[str, str] = {}
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        self._process = Process(os.environ if environ is None else environ)
         self._admin: Endpoint | None = None
-        self._work = unpatched.allocate_lock()
-        """Held for a reading or a step: the sidecar and /admin may ask at the same time, the allocator not."""
-        self._last: tuple[float, dict[str, object]] | None = None
-        """The last reading, and when it was taken (monotonic)."""
-        self._forked = False
-        self._shared_heap = False
-        self._begun = False
-        self._registered = False
-        self._starting = unpatched.allocate_lock()
-        self._state = ("off", "not started")
+
+    # -- memory that can be had back
 
     def cache(
         self,
@@ -65,17 +44,110 @@ class Guard:
         clear: Callable[[], object],
         size: Callable[[], int] | None = None,
         entries: Callable[[], int] | None = None,
+        *,
+        expire: Callable[[], object] | None = None,
     ) -> None:
         """Let the step `caches` clear this cache; a name that is taken is replaced (see `status`).
 
-        `clear` is called in the hook's thread, so it must be safe beside the application's own, and it must
-        not wait for an event loop. `size` (bytes) and `entries` are asked about once a second. What the
-        callbacks raise is reported to the sidecar and goes nowhere else.
+        The callbacks are called in the hook's thread, so they must be safe beside the application's own, and must
+        not wait for an event loop. `size` (bytes) and `entries` are asked about once a second; `expire` drops what
+        is too old anyway, before all is cleared. What they raise is reported to the sidecar and goes nowhere else.
 
         Raises TypeError for a callback that can't be called or a name that is not text, ValueError for a name
         that is empty or longer than 100 characters.
         """
-        self._caches.register(name, clear, size, entries)
+        self._process.caches.register(name, clear, size, entries)
+
+    def lru(
+        self,
+        name: str,
+        max_bytes: int | str,
+        *,
+        max_items: int | None = None,
+        sizeof: Callable[[Any], int] | None = None,
+    ) -> Lru[Any, Any]:
+        """Make a mapping that is bounded in bytes (``"512MiB"``), drops what was not used for longest, and is a cache.
+
+        `sizeof` tells the bytes of a value; without it, they are estimated. Raises ValueError for a bound that is
+        none.
+        """
+        from oomguard.hook.lru import Lru  # noqa: PLC0415 (see above)
+
+        made: Lru[Any, Any] = Lru(name, max_bytes, max_items=max_items, sizeof=sizeof)
+        self._process.caches.add(made)
+        return made
+
+    def model(
+        self,
+        name: str,
+        load: Callable[[], Any] | None = None,
+        *,
+        idle_timeout: float | None = None,
+        enabled: bool = True,
+        fallback: Callable[[], Any] | None = None,
+        min_residency: float = 30.0,
+        unload: Callable[[Any], object] | None = None,
+        isolate: bool = False,
+    ) -> Any:
+        """Hold a model that is loaded when it is first used and unloaded when it is idle or memory is short.
+
+        ``with guard.model(...) as model:`` (or ``async with``) uses it; without `load` it decorates the function
+        that loads. `idle_timeout`, `min_residency`: seconds. `isolate`: in a process of its own, whose end gives
+        everything back. See docs/hook.md. Returns a `Model`, or the decorator.
+        """
+        from oomguard.hook.models import Models  # noqa: PLC0415 (see above)
+
+        process = self._process
+        models = process.part("models", lambda: Models(process.core))
+        process.add_step("models", models.take)
+        return models.register(
+            name,
+            load,
+            idle_timeout=idle_timeout,
+            enabled=enabled,
+            fallback=fallback,
+            min_residency=min_residency,
+            unload=unload,
+            isolate=isolate,
+        )
+
+    # -- memory that is kept from being taken
+
+    def budget(self, name: str, limit: int | str) -> Budget:
+        """Return the budget of this name: ``with guard.budget("weights", limit="200MiB").reserve(n):``.
+
+        `reserve` raises BudgetExceeded, a MemoryError, where fewer than `n` bytes are left.
+        """
+        from oomguard.hook.budgets import Budgets  # noqa: PLC0415 (see above)
+
+        return self._process.part("budgets", lambda: Budgets(self._process.core)).get(name, limit)
+
+    def limit(self, name: str, at_most: int | None = None) -> Limit:
+        """Return the limit of this name: ``with guard.limit("agents", 2):`` runs at most two at once, others wait.
+
+        None: what ``MAX_CONCURRENT_AGENTS`` says.
+        """
+        from oomguard.hook.limits import Limits  # noqa: PLC0415 (see above)
+
+        return self._process.part("limits", lambda: Limits(self._process.core)).get(name, at_most)
+
+    # -- what may be shot, and what stays open
+
+    def child(
+        self, name: str, start: Callable[[], Any], reset: Callable[[], object] | None = None
+    ) -> Child[Any]:
+        """Hold a child process that may be shot: ``guard.child("tools", start=spawn).call(fn)`` starts it again."""
+        from oomguard.hook.children import Children  # noqa: PLC0415 (see above)
+
+        return self._process.part("children", lambda: Children(self._process.core)).register(
+            name, start, reset
+        )
+
+    def stream(self, name: str) -> Stream:
+        """Count something that stays open: ``with guard.stream("mcp"):``, or ``async with``."""
+        return self._web().streams.stream(name)
+
+    # -- the application's doors
 
     def asgi(self, app: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap an ASGI application: GET /admin/memory and POST /admin/cleanup are answered in front of it.
@@ -115,220 +187,72 @@ class Guard:
 
             aiohttp.mount(app, endpoint)
 
+    def _endpoint(self) -> Endpoint | None:
+        """Make what the mounts serve, once; None where the hook is turned off, or that failed (see `status`)."""
+        process = self._process
+        try:
+            if process.off:
+                return None
+            if self._admin is None:
+                from oomguard.hook.admin.endpoint import Endpoint  # noqa: PLC0415 (only those who mount pay for it)
+
+                process.equip()
+                # The environment itself: what the application puts into it later (python-dotenv) counts too.
+                self._admin = Endpoint(process.core.environ, process.step, process.read)
+                process.followers.append(self._admin.forked)
+        except Exception as error:  # noqa: BLE001 (the host must start, whatever happens)
+            process.core.warn(f"/admin is not mounted: {type(error).__name__}: {error}")
+        return self._admin
+
+    # -- what it knows, and its life
+
+    def health(self) -> dict[str, object]:
+        """Judge memory against the limit: `status` is healthy, degraded, critical or unknown; sizes in MB of 2^20."""
+        return self._web().health()
+
+    def log(self, text: str) -> None:
+        """Log one line with what memory looks like now, under the logger ``oomguard``."""
+        from oomguard.hook.telling import memory_line, tell  # noqa: PLC0415 (see above)
+
+        tell("info", memory_line(text, self._process))
+
+    def freeze_before_fork(self) -> int:
+        """In a master that has loaded everything and is about to fork its workers: keep the heap shared.
+
+        Collects, trims, and calls `gc.freeze`: otherwise every collection in a worker copies the pages that it walks
+        (226 to 596 MB with four workers, measured), and the step `gc` is not taken there. Returns how many objects
+        are frozen.
+        """
+        return self._process.freeze()
+
     def stop(self) -> None:
         """End the thread and the connection, here and in children yet to come; `start()` begins again.
 
         What is mounted stays: the application has it in its hands.
         """
-        self._begun = False
-        self._state = ("stopped", "")
-        link = self._link
-        if link is not None:
-            link.stop(_PARK)
-        self._watch.remove()
+        self._process.stop()
 
     def status(self) -> dict[str, object]:
         """For people and logs: `state`, `reason`, the names of the `caches`, and `warnings`."""
-        link = self._link
-        state, reason = (link.state, link.reason) if link is not None and self._begun else self._state
+        process = self._process
+        state, reason = process.told
         return {
             "state": state,
             "reason": reason,
-            "caches": self._caches.names(),
-            "warnings": list(self._caches.warnings),
+            "caches": process.caches.names(),
+            "parts": list(process.parts),
+            "warnings": [*process.caches.warnings, *process.core.warnings],
         }
 
-    def begin(self, environ: Mapping[str, str], *, here: bool = True) -> None:
-        """Start, as the environment says; with `here` false only in children that are forked from here.
-
-        Never raises. Done once, however many threads call: one that comes second goes on at once.
-        """
-        if self._begun or not self._starting.acquire(False):
-            return
+    def begin(self, *, here: bool = True, autonomous: bool = False) -> None:
+        """See `oomguard.hook.start`; never raises."""
+        process = self._process
         try:
-            self._begin(environ, here=here)
+            process.begin(here=here)
         except Exception as error:  # noqa: BLE001 (the host must start, whatever happens)
-            self._state = ("failed", f"{type(error).__name__}: {error}"[:200])
-        finally:
-            self._starting.release()
-
-    def _begin(self, environ: Mapping[str, str], *, here: bool) -> None:
-        if environ.get("OOMGUARD_HOOK") == "0":
-            self._state = ("off", "OOMGUARD_HOOK=0")
-            return
-        if not environ.get("OOMGUARD_RUNTIME_DIR"):
-            self._state = ("off", "OOMGUARD_RUNTIME_DIR is not set: no sidecar")
-            return
-        self._environ = dict(environ)
-        self._register()
-        self._begun = True
-        if here:
-            self._connect(delay=0.0)
-
-    def _register(self) -> None:
-        if self._registered:
-            return
-        self._registered = True
-        os.register_at_fork(
-            before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._in_child
-        )
-        atexit.register(self._at_exit)
-
-    def _equip(self) -> None:
-        """Everything that a thread needs is made here, in the host's thread, before there is one."""
-        self._statm.open()
-        if self._allocator is None:
-            self._allocator = Allocator(self._statm)
-            self._allocator.reading()  # the slack before the application has allocated anything
-        self._steps = Steps(self._caches, self._watch, self._allocator, shared_heap=self._shared_heap)
-        self._watch.install()
-
-    def _connect(self, delay: float) -> None:
-        self._equip()
-        self._link = Link(self._environ["OOMGUARD_RUNTIME_DIR"], self._hello(), self._answer, delay)
-        self._link.start()
-
-    # -- what the sidecar is told
-
-    def _hello(self) -> dict[str, object]:
-        return {
-            "hello": protocol.VERSION,
-            "pid": os.getpid(),
-            "start_ticks": _start_ticks(),
-            "pidns": _pid_namespace(),
-            "target": self._environ.get("OOMGUARD_TARGET", ""),
-            "runtime": "python",
-            "runtime_version": ".".join(map(str, sys.version_info[:3])),
-            "hook_version": __version__,
-            "forked": self._forked,
-        }
-
-    def _answer(self, question: dict[str, object]) -> dict[str, object]:
-        ask = question["ask"]
-        if ask == "reading":
-            with self._work:
-                return {"reading": self._reading()}
-        if ask == "step":
-            return {"step": self._step(question)}
-        return {"error": f"unknown ask {str(ask)[:40]!r}"}
-
-    def _step(self, question: dict[str, object]) -> dict[str, object]:
-        assert self._steps is not None
-        with self._work:
-            return self._steps.run(question)
-
-    def _reading(self) -> dict[str, object]:
-        assert self._allocator is not None
-        reading: dict[str, object] = {
-            "gc": _guarded(self._watch.reading),
-            "allocator": _guarded(self._allocator.reading),
-            "caches": self._caches.reading(),
-        }
-        if self._caches.warnings:
-            reading["warnings"] = list(self._caches.warnings)
-        self._last = (monotonic(), reading)
-        return reading
-
-    # -- what callers from outside are told
-
-    def _endpoint(self) -> Endpoint | None:
-        """Make what the mounts serve, once; None where the hook is turned off, or that failed (see `status`)."""
-        try:
-            if os.environ.get("OOMGUARD_HOOK") == "0":
-                return None
-            if self._admin is None:
-                from oomguard.hook.admin.endpoint import Endpoint  # noqa: PLC0415 (only those who mount pay for it)
-
-                self._register()
-                if self._steps is None:
-                    self._equip()
-                # The environment itself: what the application puts into it later (python-dotenv) counts too.
-                self._admin = Endpoint(os.environ, lambda step: self._step({"step": step}), self._read)
-        except Exception as error:  # noqa: BLE001 (the host must start, whatever happens)
-            self._caches.warnings.append(f"/admin is not mounted: {type(error).__name__}: {error}"[:200])
-        return self._admin
-
-    def _read(self) -> tuple[dict[str, object], float | None]:
-        """Take a reading, or return the last one and its age in seconds while a step is under way."""
-        work = self._work  # a callback that forks gets another one in the child
-        if work.acquire(True, _BUSY):
-            try:
-                return self._reading(), 0.0
-            finally:
-                work.release()
-        if self._last is None:
-            return {}, None
-        taken, reading = self._last
-        return reading, monotonic() - taken
-
-    # -- the life of the process; none of these may raise: Python would print it in the host's name
-
-    def _before_fork(self) -> None:
-        try:
-            if self._link is not None and self._begun:
-                self._link.park(_PARK)
-        except BaseException as error:  # noqa: BLE001 (a second Ctrl-C, too, would be printed by the interpreter)
-            self._state = ("failed", str(error))
-
-    def _after_fork(self) -> None:
-        try:
-            if self._link is not None and self._begun:
-                self._link.resume()
-        except BaseException as error:  # noqa: BLE001 (a second Ctrl-C, too, would be printed by the interpreter)
-            self._state = ("failed", str(error))
-
-    def _in_child(self) -> None:
-        try:
-            self._starting = unpatched.allocate_lock()  # its holder may not have come along
-            self._work = unpatched.allocate_lock()
-            if self._link is not None:
-                self._link.abandon()
-                self._link = None
-            self._statm.close()
-            self._forked = True
-            # Asked now: what the child allocates later would make the frozen part look small.
-            self._shared_heap = not mostly_frozen()
-            self._watch.forked()
-            if self._admin is not None:
-                self._admin.forked()
-                self._equip()
-            if self._begun:
-                self._connect(delay=_FORK_DELAY)
-        except BaseException as error:  # noqa: BLE001 (a second Ctrl-C, too, would be printed by the interpreter)
-            self._state = ("failed", str(error))
-
-    def _at_exit(self) -> None:
-        try:
-            if self._link is not None:
-                self._link.stop(_EXIT)
-            self._watch.remove()
-        except BaseException as error:  # noqa: BLE001 (a second Ctrl-C, too, would be printed by the interpreter)
-            self._state = ("failed", str(error))
+            process.core.warn(f"{type(error).__name__}: {error}")
 
 
 def _check_callable(app: object) -> None:
     if not callable(app):
         raise TypeError(f"an application is needed, which can be called, not {type(app).__name__}")
-
-
-def _guarded(read: Callable[[], dict[str, object]]) -> dict[str, object]:
-    try:
-        return read()
-    except Exception as error:  # noqa: BLE001 (one part of a reading must not take the others along)
-        return {"status": "failed", "reason": f"{type(error).__name__}: {error}"[:200]}
-
-
-def _start_ticks() -> int | None:
-    """Field 22 of /proc/self/stat (proc_pid_stat(5)); comm may hold spaces and parentheses."""
-    try:
-        with open("/proc/self/stat", "rb") as file:  # noqa: PTH123 (pathlib costs 3 ms)
-            return int(file.read().rpartition(b")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def _pid_namespace() -> int | None:
-    try:
-        return os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 (as above)
-    except OSError:
-        return None

@@ -1,4 +1,4 @@
-"""The hook's one thread: connects to the sidecar, answers it, connects again.
+"""The hook's one thread: connects to the sidecar, answers it, connects again, and does what is due by the clock.
 
 Rules that everything here keeps to:
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _FIRST_BACK_OFF = 0.1
 _LONGEST_BACK_OFF = 2.0
+_LONGEST = 60.0
+"""Seconds that it waits where only a byte in the pipe can bring work."""
 _CHECK = 2.0
 """Seconds after which a silent connection is checked: the host may have closed its number."""
 _SEND = 1.0
@@ -38,18 +40,31 @@ _STDIO_GRACE = 1.0
 """Seconds for a daemonizing process to open its 0 to 2 again, before a socket is made beside them."""
 _CHUNK = 65_536
 _COUNTED = sys.version_info >= (3, 12)
+_SERVING = ("alone", "connecting", "connected", "refused")
 
 
 class Link:
     """One process's connection. A fork needs `park` and `resume` around it; the child makes a new Link."""
 
     def __init__(
-        self, address: str, hello: Message, answer: Callable[[Message], Message], delay: float
+        self,
+        address: str | None,
+        hello: Message,
+        answer: Callable[[Message], Message],
+        attended: Callable[[], float],
+        delay: float,
     ) -> None:
+        """`address` None: there is no sidecar, only the clock. `attended` does what is due by it, never raises for
+        a callback of the application's, and says in how many seconds more will be.
+        """
         self._address = address
         self._hello = hello
         self._answer = answer
-        self._delay = delay
+        self._attended = attended
+        self._due = 0.0
+        self._woken = False
+        self._retry = monotonic() + delay
+        """When it may connect (again)."""
         self._mutex = unpatched.allocate_lock()
         self._alive = False
         """A thread runs, or is about to; changed under the mutex, together with what ends it."""
@@ -65,8 +80,8 @@ class Link:
         self._asked = 0
         self._back_off = _FIRST_BACK_OFF
         self._low_since: float | None = None
-        self.state = "connecting"
-        """``connecting``, ``connected``, ``refused``, ``stopped`` or ``failed``; for people."""
+        self.state = "connecting" if address is not None else "alone"
+        """``alone``, ``connecting``, ``connected``, ``refused``, ``stopped`` or ``failed``; for people."""
         self.reason = ""
 
     def start(self) -> None:
@@ -99,8 +114,13 @@ class Link:
         with self._mutex:
             self._leave = False
             alive = self._alive
-        if not alive and self.state in ("connecting", "connected"):
+        if not alive and self.state in _SERVING:
             self._launch()
+
+    def wake(self) -> None:
+        """Have the thread look what is due; callable from any thread, and from a fork's child."""
+        self._woken = True
+        self._ring()
 
     def abandon(self) -> None:
         """Close the numbers that are still ours; the parent's connection, in a forked child."""
@@ -132,16 +152,24 @@ class Link:
                 return True
         if self._thread == unpatched.get_ident():
             return False  # a callback of the application's, in our thread, forks or stops the hook
-        wake = self._wake
-        if wake is None or not wake[1].ours():
+        if not self._ring():
             return False  # nobody hears; it ends by itself within a few seconds
-        try:
-            os.write(wake[1].number, b"w")
-        except OSError:
-            return False
         if not self._ended.acquire(True, wait):
             return False
         self._ended.release()
+        return True
+
+    def _ring(self) -> bool:
+        """Write a byte into the wake-up pipe; whether it will be heard."""
+        wake = self._wake
+        if wake is None or not wake[1].ours():
+            return False
+        try:
+            os.write(wake[1].number, b"w")
+        except BlockingIOError:
+            return True  # it is full of bytes that nobody has read yet
+        except OSError:
+            return False
         return True
 
     def _await_exit(self) -> None:
@@ -170,23 +198,30 @@ class Link:
 
     def _loop(self) -> None:
         while not self._leaving():
-            if self._delay:
-                delay, self._delay = self._delay, 0.0
-                self._wait(delay)
-                continue
             try:
-                if self._connection is None:
+                if self._attend():
+                    continue
+                if self._address is None or self.state == "refused":
+                    self._wait(_LONGEST)
+                elif self._connection is None:
                     self._connect()
                 else:
                     self._serve()
             except protocol.RefusedError as refused:
                 self._drop("refused", str(refused))
-                self._alive = False
-                return
             except Exception as error:  # noqa: BLE001 (MemoryError is not unlikely: the box may be full)
                 self._drop("connecting", str(error)[:200] or type(error).__name__)
-                self._wait(self._back_off)
+                self._retry = monotonic() + self._back_off
                 self._back_off = min(2 * self._back_off, _LONGEST_BACK_OFF)
+
+    def _attend(self) -> bool:
+        """Do what is due; whether something was."""
+        if not self._woken and monotonic() < self._due:
+            return False
+        self._woken = False
+        left = self._attended()
+        self._due = monotonic() + left
+        return True
 
     def _leaving(self) -> bool:
         with self._mutex:
@@ -195,11 +230,16 @@ class Link:
             return self._leave
 
     def _connect(self) -> None:
+        """Connect, or wait for the time to."""
+        assert self._address is not None
+        now = monotonic()
+        if now < self._retry:
+            self._wait(self._retry - now)
+            return
         if not stdio_is_open():
-            now = monotonic()
             self._low_since = self._low_since or now
             if now - self._low_since < _STDIO_GRACE:
-                self._wait(_FIRST_BACK_OFF)
+                self._retry = now + _FIRST_BACK_OFF
                 return
         self._low_since = None
         self._connection = connect(self._address)
@@ -272,7 +312,10 @@ class Link:
             poll.register(connection.number, POLLIN)
         if wake is not None:
             poll.register(wake[0].number, POLLIN)
-        for number, _ in poll.poll(seconds * 1000):
+        else:
+            seconds = min(seconds, _CHECK)
+        left = max(0.0, min(seconds, self._due - monotonic()))
+        for number, _ in poll.poll(left * 1000):
             if wake is not None and number == wake[0].number and wake[0].ours():
                 with contextlib.suppress(BlockingIOError):
                     os.read(number, _CHUNK)

@@ -11,6 +11,7 @@ from time import perf_counter, thread_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _thread import RLock as Lock
     from collections.abc import Callable, Mapping
     from typing import Protocol
 
@@ -49,14 +50,15 @@ class Released:
 class Core:
     """What parts may use. `environ` is the environment at the start; `work` is held for a step or a reading.
 
-    `work` can be taken again by the thread that holds it. Readings, steps and chores have it already.
+    `work` can be taken again by the thread that holds it, and is another one in a forked child. Readings, steps and
+    chores have it already.
     """
 
     def __init__(
         self,
         environ: Mapping[str, str],
         chores: Chores,
-        work: Callable[[], object],
+        work: Lock,
         release: Callable[[], Released],
     ) -> None:
         self.environ = environ

@@ -1,4 +1,4 @@
-"""The steps of the ladder that a process takes itself: `caches`, `gc` and `trim`."""
+"""The steps of the ladder that a process takes itself: `caches`, `gc` and `trim`; those of parts are added."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from time import perf_counter, thread_time
 from oomguard.hook.allocator import Allocator
 from oomguard.hook.caches import Caches
 from oomguard.hook.gcstats import GcWatch, mostly_frozen
+from oomguard.hook.parts import answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from oomguard.hook.parts import Take
 
 _LONG_PAUSE = 0.2
 """Seconds of the last full collection from which on `gc` is not taken: requests would time out."""
 
 _SECONDS_PER_BLOCK = 65e-9
 """A full collection takes about 65 ms per million containers; each is at least one block of pymalloc's."""
+
+OF_PARTS = ("streams", "models", "shed")
+"""Steps that a part takes, where the application has such a one; until then nothing is registered for them."""
 
 
 class Steps:
@@ -32,11 +36,16 @@ class Steps:
         self._watch = watch
         self._allocator = allocator
         self._shared_heap = shared_heap
-        self._steps: dict[str, Callable[[str | None, float], dict[str, object]]] = {
+        self._steps: dict[str, Take] = {
             "caches": self._clear,
             "gc": self._collect,
             "trim": self._trim,
+            **dict.fromkeys(OF_PARTS, _nothing),
         }
+
+    def add(self, step: str, take: Take) -> None:
+        """Have a part take this step from now on."""
+        self._steps[step] = take
 
     def run(self, question: dict[str, object]) -> dict[str, object]:
         """Take the step that the question names; an unknown one, or another host's, is `unsupported`."""
@@ -46,19 +55,19 @@ class Steps:
         limit = float(within) if isinstance(within, int | float) else float("inf")
         take = self._steps.get(step)
         if take is None:
-            answer = _answer("unsupported", f"this hook has no step {step[:40]!r}")
+            taken = answer("unsupported", f"this hook has no step {step[:40]!r}")
         else:
             try:
-                answer = take(name if isinstance(name, str) else None, limit)
+                taken = take(name if isinstance(name, str) else None, limit)
             except Exception as error:  # noqa: BLE001 (the sidecar is told; the host must not notice)
-                answer = _answer("failed", f"{type(error).__name__}: {error}"[:200])
-        return {"step": step[:40], **answer}
+                taken = answer("failed", f"{type(error).__name__}: {error}"[:200])
+        return {"step": step[:40], **taken}
 
     def _clear(self, name: str | None, within: float) -> dict[str, object]:  # noqa: ARG002 (nobody knows how long)
         if name is not None and name not in self._caches.names():
-            return _answer("skipped", "nothing_registered", details={"missing": name[:100]})
+            return answer("skipped", "nothing_registered", details={"missing": name[:100]})
         if not len(self._caches):
-            return _answer("skipped", "nothing_registered")
+            return answer("skipped", "nothing_registered")
         free = self._allocator.free_before()
         started, cpu = perf_counter(), thread_time()
         details = self._caches.clear(name)
@@ -67,34 +76,32 @@ class Steps:
         failed = details.get("failed")
         status = "failed" if failed and not details["cleared"] else "done"
         reason = f"{len(failed)} raised" if isinstance(failed, dict) else ""
-        return _answer(status, reason, seconds, min(seconds, stall), freed=self._freed(free), details=details)
+        return answer(status, reason, seconds, min(seconds, stall), freed=self._freed(free), details=details)
 
     def _collect(self, name: str | None, within: float) -> dict[str, object]:  # noqa: ARG002 (one face for all)
         if self._shared_heap and not mostly_frozen():
-            return _answer("skipped", "shared_heap")
+            return answer("skipped", "shared_heap")
         last = self._watch.last_full
         if last is not None and last > _LONG_PAUSE:
-            return _answer("skipped", "long_pause", details={"last_full": last})
+            return answer("skipped", "long_pause", details={"last_full": last})
         expected = last if last is not None else sys.getallocatedblocks() * _SECONDS_PER_BLOCK
         if expected > within:
-            return _answer("skipped", "no_time", details={"expected": expected})
+            return answer("skipped", "no_time", details={"expected": expected})
         free = self._allocator.free_before()
         started = perf_counter()
         collected = gc.collect()
         seconds = perf_counter() - started
-        return _answer(
-            "done", "", seconds, seconds, freed=self._freed(free), details={"collected": collected}
-        )
+        return answer("done", "", seconds, seconds, freed=self._freed(free), details={"collected": collected})
 
     def _trim(self, name: str | None, within: float) -> dict[str, object]:  # noqa: ARG002 (as above)
         if not self._allocator.trims:
-            return _answer("unsupported", f"{self._allocator.name} has no malloc_trim")
+            return answer("unsupported", f"{self._allocator.name} has no malloc_trim")
         expected = self._allocator.trim_expected()
         if expected > within:
-            return _answer("skipped", "no_time", details={"expected": expected})
+            return answer("skipped", "no_time", details={"expected": expected})
         seconds, returned = self._allocator.trim()
         # Whoever allocates meanwhile waits for the arena that is being trimmed.
-        return _answer(
+        return answer(
             "done", "", seconds, seconds, details={} if returned is None else {"returned": returned}
         )
 
@@ -103,20 +110,5 @@ class Steps:
         return None if before is None or after is None else after - before
 
 
-def _answer(
-    status: str,
-    reason: str = "",
-    seconds: float = 0.0,
-    stall: float = 0.0,
-    *,
-    freed: int | None = None,
-    details: dict[str, object] | None = None,
-) -> dict[str, object]:
-    return {
-        "status": status,
-        "reason": reason,
-        "seconds": seconds,
-        "stall": stall,
-        "freed_in_allocator": freed,
-        "details": details or {},
-    }
+def _nothing(name: str | None, within: float) -> dict[str, object]:  # noqa: ARG001 (one face for all)
+    return answer("skipped", "nothing_registered")

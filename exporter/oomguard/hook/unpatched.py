@@ -11,12 +11,22 @@ import _signal  # type: ignore[import-not-found]  # the C module: signal would b
 import _thread
 import select
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["allocate_lock", "get_ident", "get_native_id", "poll", "start_thread"]
+__all__ = [
+    "allocate_lock",
+    "allocate_rlock",
+    "get_ident",
+    "get_native_id",
+    "patched",
+    "poll",
+    "sleep",
+    "start_thread",
+]
 
 _STACK = 1 << 20
 """Bytes. Only touched pages are resident, but a kernel before 6.7 that gives huge pages to everyone backs
@@ -39,15 +49,25 @@ def _original(module: str, name: str) -> Callable[..., object]:
 if TYPE_CHECKING:
     _start_new_thread = _thread.start_new_thread
     allocate_lock = _thread.allocate_lock
+    allocate_rlock = _thread.RLock
     get_ident = _thread.get_ident
     poll = select.poll
+    sleep = time.sleep
 else:
     _start_new_thread = _original("_thread", "start_new_thread")
     allocate_lock = _original("_thread", "allocate_lock")
+    allocate_rlock = _original("_thread", "RLock")
     get_ident = _original("_thread", "get_ident")
     poll = _original("select", "poll")
+    sleep = _original("time", "sleep")
 get_native_id = _thread.get_native_id
 _threads = _thread._count  # noqa: SLF001 (the only count that includes threads unknown to threading)
+
+
+def patched() -> bool:
+    """Whether threads of the application's are greenlets by now: one that waits for another must not block them all."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
 def start_thread(run: Callable[[], None]) -> None:

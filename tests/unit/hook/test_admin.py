@@ -198,9 +198,14 @@ def test_turned_off_alerts_do_nothing_and_a_person_does(recorder: Recorder, off:
 
 
 def test_why_an_alert_asks_for_nothing_is_counted(recorder: Recorder) -> None:
-    others = [alert(action=action) for action in ("unload", "restart", "notify")]
+    others = [alert(action=action) for action in ("restart", "notify")]
     _, reply = post(endpoint(recorder), payload(*others, alert("resolved")))
-    assert reply["declined"] == {"unsupported": 1, "not_allowed": 1, "notify": 1, "resolved": 1}
+    assert reply["declined"] == {"not_allowed": 1, "notify": 1, "resolved": 1}
+
+
+def test_an_alert_to_unload_asks_for_models_and_what_must_follow(recorder: Recorder) -> None:
+    post(endpoint(recorder), payload(alert(action="unload")))
+    assert sorted(recorder.taken) == ["gc", "models", "trim"]
 
 
 @pytest.mark.parametrize(
@@ -422,9 +427,7 @@ def test_every_step_named_here_is_one_that_the_hook_has(guard: Guard) -> None:
     _, reply = post(served_by(guard), {"steps": [*order.LADDER]})
     reasons = {step["step"]: step["reason"] for step in reply["steps"]}
     assert [*reasons] == [*order.LADDER]
-    assert {step for step, reason in reasons.items() if "this hook has no step" in reason} == {
-        *order.LADDER[len(order.STEPS) :]
-    }
+    assert [step for step, reason in reasons.items() if "this hook has no step" in reason] == ["restart"]
 
 
 def test_memory_shows_a_reading(guard: Guard) -> None:

@@ -9,19 +9,21 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NoReturn
 
 from oomguard.hook.admin.size import Goal, parse_goal
 
-STEPS = ("caches", "gc", "trim")
-"""The steps that this hook has, in the order in which they are taken."""
-LADDER = (*STEPS, "streams", "models", "shed", "restart")
-"""The steps that there are: one that only the sidecar has is answered as unsupported, not refused."""
+LADDER = ("caches", "gc", "trim", "streams", "models", "shed", "restart")
+"""The steps that there are, in the order in which they are taken. A `restart` is the sidecar's: unsupported here."""
+CLEANUP = ("caches", "gc", "trim")
+"""What a body that names no steps asks for."""
+UNLOAD = ("models", "gc", "trim")
+"""What an alert with ``action: unload`` asks for."""
 ACTIONS = ("cleanup", "unload", "restart", "notify")
-"""Values of an alert's label `action`; the hook follows the first."""
+"""Values of an alert's label `action`; the hook follows the first two."""
 _VERSION = "4"
 _ALL = "all"
 _EXAMPLE = '{"steps": ["caches", "gc"], "goal": 0.7}'
@@ -50,19 +52,16 @@ class Stop(Enum):
 
 
 class Declined(Enum):
-    """Why an alert asks for nothing here; as the sidecar has it, but for `unsupported`."""
+    """Why an alert asks for nothing here, as the sidecar has it."""
 
     RESOLVED = "resolved"
     OTHER_TARGET = "other_target"
     NOTIFY = "notify"
     NOT_ALLOWED = "not_allowed"
     """A restart is never taken because of an alert alone."""
-    UNSUPPORTED = "unsupported"
-    """This hook holds no models to unload."""
 
 
 _DECLINED = {
-    "unload": Declined.UNSUPPORTED,
     "restart": Declined.NOT_ALLOWED,
     "notify": Declined.NOTIFY,
 }
@@ -152,16 +151,19 @@ def _asked(alert: object, place: str, target: str) -> tuple[frozenset[str], Goal
     if action not in ACTIONS:
         _refuse(422, f"{place}: unknown action {_show(action)}; there are {', '.join(ACTIONS)}")
     names = labels.get("steps", "").replace(",", " ").split()
-    asked = _known(None if names == [_ALL] else names), _goal(labels.get("goal") or None, Stop.AT_DEFAULT)
+    usual = UNLOAD if action == "unload" else CLEANUP
+    steps = _known(LADDER[:-1] if names == [_ALL] else names, usual)
+    asked = steps, _goal(labels.get("goal") or None, Stop.AT_DEFAULT)
     return Declined.RESOLVED if status == "resolved" else _DECLINED.get(action, asked)
 
 
-def _known(names: list[str] | None) -> frozenset[str]:
-    """Return these steps, or all that the hook has where none is named."""
-    unknown = next((name for name in names or () if name not in LADDER), None)
+def _known(names: Iterable[str] | None, usual: tuple[str, ...] = CLEANUP) -> frozenset[str]:
+    """Return these steps, or the usual ones where none is named."""
+    names = tuple(names or ())
+    unknown = next((name for name in names if name not in LADDER), None)
     if unknown is not None:
         _refuse(422, f"unknown step {_show(unknown)}; there are {', '.join(LADDER)}")
-    return frozenset(names or STEPS)
+    return frozenset(names or usual)
 
 
 def _goal(given: object, otherwise: Stop) -> Goal | Stop:
