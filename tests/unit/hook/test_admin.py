@@ -139,9 +139,9 @@ def test_a_wrong_method_is_told_the_right_one(recorder: Recorder) -> None:
             ["caches", "gc", "trim"],
         ),
         (payload(alert(steps="gc", action="cleanup")), ["gc"]),
-        (payload(alert(steps="all")), ["caches", "gc", "trim"]),
+        (payload(alert(steps="all")), ["caches", "gc", "trim", "streams", "models", "shed"]),
         (payload(alert("resolved")), []),
-        (payload(alert(action="unload"), alert(action="notify"), alert(action="restart")), []),
+        (payload(alert(action="unload"), alert(action="notify"), alert(action="restart")), ["models"]),
         (payload(alert(target="other"), alert(target="api", steps="gc")), ["gc"]),
         (payload(), []),
     ],
@@ -201,11 +201,6 @@ def test_why_an_alert_asks_for_nothing_is_counted(recorder: Recorder) -> None:
     others = [alert(action=action) for action in ("restart", "notify")]
     _, reply = post(endpoint(recorder), payload(*others, alert("resolved")))
     assert reply["declined"] == {"not_allowed": 1, "notify": 1, "resolved": 1}
-
-
-def test_an_alert_to_unload_asks_for_models_and_what_must_follow(recorder: Recorder) -> None:
-    post(endpoint(recorder), payload(alert(action="unload")))
-    assert sorted(recorder.taken) == ["gc", "models", "trim"]
 
 
 @pytest.mark.parametrize(

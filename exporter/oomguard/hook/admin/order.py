@@ -20,8 +20,8 @@ LADDER = ("caches", "gc", "trim", "streams", "models", "shed", "restart")
 """The steps that there are, in the order in which they are taken. A `restart` is the sidecar's: unsupported here."""
 CLEANUP = ("caches", "gc", "trim")
 """What a body that names no steps asks for."""
-UNLOAD = ("models", "gc", "trim")
-"""What an alert with ``action: unload`` asks for."""
+UNLOAD = ("models",)
+"""What an alert with ``action: unload`` asks for; each unload is followed by a collection and a trim of its own."""
 ACTIONS = ("cleanup", "unload", "restart", "notify")
 """Values of an alert's label `action`; the hook follows the first two."""
 _VERSION = "4"
