@@ -43,6 +43,7 @@ from oomguard.rules.engine import Lane
 from oomguard.runtime import RuntimeDir
 from oomguard.sizes import format_size
 from oomguard.slow import SlowLane
+from oomguard.sources.hook_watch import HookWatch
 from oomguard.sources.hooks import Hooks
 from oomguard.sources.procfs import oom_score_adj, read_stat
 from oomguard.state import State
@@ -122,6 +123,7 @@ class Sidecar:
             watched=runtime.variable if follower else "", proc=proc,
         )  # fmt: skip
 
+        self._hook_watch = HookWatch(self._hooks.members, self._slow.hook_stalled, self._slow.hook_answered)
         self._guardian.broker.ended = self._slow.wake
 
     # -- life ---------------------------------------------------------------------------------
@@ -134,6 +136,7 @@ class Sidecar:
         runner = await self._open()
         slow = loop.create_task(self._slow.run(self._stop))
         self._guardian.lane.start()
+        self._hook_watch.start()
         if self._ready_fd is not None:
             os.write(self._ready_fd, b"ready\n")
             os.close(self._ready_fd)
@@ -141,6 +144,7 @@ class Sidecar:
         gc.freeze()  # what start-up left is there to stay: no later collection has to walk it
         await self._stop.wait()
         self._guardian.lane.stop()
+        self._hook_watch.stop()
         self._slow.wake()
         await slow
         await self._guardian.broker.close()

@@ -109,8 +109,13 @@ class Guardian:
         """Memory now, between ticks; None without a target or where it can't be read."""
         return self._reader.read(self._clock()) if self._state.root is not None else None
 
+    def hooks(self) -> Sequence[tuple[str, Hook]]:
+        """The slot and the hook of every process of the target that has one."""
+        slots = {process.sample.id.pid: process.slot for process in self._state.processes}
+        return [(slots.get(hook.pid, "other"), hook) for hook in self._hooks.members()]
+
     def workers(self) -> Sequence[Worker]:
-        """The target's processes that have a hook, worst first."""
+        """The target's processes that have a hook, worst first; those that do not answer come last."""
         known = {process.sample.id.pid: process for process in self._state.processes}
         hooks = self._hooks.members()
         self._asked, self._promised = frozenset(hooks), _promise(hooks)
@@ -128,7 +133,7 @@ class Guardian:
             workers.append(
                 Worker(hook, process.slot if process is not None else "other", weight or 0, shared_heap)
             )
-        return sorted(workers, key=lambda worker: -worker.weight)
+        return sorted(workers, key=lambda worker: (worker.hook.stalled > 0, -worker.weight))
 
     def sizes(self) -> dict[str, object]:
         """RSS of the tree now, VMS as last sampled and what is left to the limit, for a log line."""
@@ -230,9 +235,12 @@ class Guardian:
 
 
 def _promise(hooks: Sequence[Hook]) -> int:
-    """Bytes in registered caches and free inside malloc, as the hooks last told."""
+    """Bytes in registered caches, in models that nobody uses and free inside malloc, as the hooks last told."""
     readings = [hook.last.value for hook in hooks if hook.last.value is not None]
     cached = sum(cache.bytes or 0 for reading in readings for cache in reading.caches)
+    cached += sum(
+        model.bytes or 0 for reading in readings for model in reading.app.models if not model.in_use
+    )
     allocators = [reading.allocator.value for reading in readings]
     return cached + sum(stats.retained or 0 for stats in allocators if stats is not None)
 

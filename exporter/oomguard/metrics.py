@@ -133,6 +133,14 @@ PROCESS_START = _gauge("oomguard_process_start_time_seconds", "oomguard.process.
 # What the hooks say.
 HOOK_CONNECTED = _gauge("oomguard_hook_connected", "oomguard.hook.connected", "1",
     "1 where a process's hook is connected and answers, 0 where it is connected and does not (stalled).", "process")
+HOOK_STALLED = _gauge("oomguard_hook_stalled_seconds", "oomguard.hook.stalled", "s",
+    "How long a process's hook has not answered, though it should have; 0 where it answers in time.", "process")
+HOOK_ALONE = _gauge("oomguard_hook_alone", "oomguard.hook.alone", "1",
+    "1 while a process's hook guards it by itself, because no sidecar read it.", "process")
+ALONE_RUNS = _counter("oomguard_hook_alone_runs_total", "oomguard.hook.alone_runs", "{run}",
+    "Cleanups that hooks began by themselves.", "process")
+ALONE_FREED = _counter("oomguard_hook_alone_freed_bytes_total", "oomguard.hook.alone_freed", "By",
+    "What the cleanups that hooks began by themselves gave back.", "process")
 HOOK_ROUND_TRIP = _gauge("oomguard_hook_round_trip_seconds", "oomguard.hook.round_trip", "s",
     "Time from question to answer of the last reading.", "process")
 HOOK_ERRORS = _counter("oomguard_hook_errors_total", "oomguard.hook.errors", "{error}",
@@ -145,15 +153,53 @@ GC_UNCOLLECTABLE = _counter("oomguard_gc_uncollectable_objects_total", "cpython.
     "Objects found to be uncollectable, by generation.", "process", "generation")
 GC_PAUSE = Metric("oomguard_gc_pause_seconds", "oomguard.gc.pause", HISTOGRAM, "s",
     "How long collections held the process.", ("process",))
+NODE_GC_PAUSE = Metric("oomguard_node_gc_pause_seconds", "v8js.gc.duration", HISTOGRAM, "s",
+    "V8's collections by kind: minor, major, incremental, weakcb.", ("process", "kind"))
 ALLOCATOR_INFO = Metric("oomguard_allocator_info", "oomguard.allocator.info", INFO, "1",
     "The malloc that a process runs on.", ("process", "allocator"))
 ALLOCATOR = _gauge("oomguard_allocator_bytes", "oomguard.allocator.memory", "By",
     "malloc's view: in_use, free (inside its arenas), mmapped, retained (what a trim is expected to return).",
     "process", "state")
+ALLOCATOR_ARENAS = _gauge("oomguard_allocator_arenas", "oomguard.allocator.arenas", "{arena}",
+    "Arenas of malloc; threads that allocate at the same time get one each.", "process")
 CACHE_BYTES = _gauge("oomguard_cache_bytes", "oomguard.cache.memory", "By",
     "Size of a registered cache, as the application tells it; processes are summed.", "cache")
 CACHE_ENTRIES = _gauge("oomguard_cache_entries", "oomguard.cache.entries", "{entry}",
     "Entries of a registered cache; processes are summed.", "cache")
+CACHE_MAX = _gauge("oomguard_cache_max_bytes", "oomguard.cache.limit", "By",
+    "Size at which a bounded cache evicts; processes are summed.", "cache")
+CACHE_EVICTIONS = _counter("oomguard_cache_evictions_total", "oomguard.cache.evictions", "{entry}",
+    "Entries that made room for others.", "cache")
+CACHE_EXPIRED = _counter("oomguard_cache_expired_total", "oomguard.cache.expired", "{entry}",
+    "Entries dropped because their time was over.", "cache")
+BUDGET_LIMIT = _gauge("oomguard_budget_limit_bytes", "oomguard.budget.limit", "By",
+    "A budget; processes are summed.", "budget")
+BUDGET_RESERVED = _gauge("oomguard_budget_reserved_bytes", "oomguard.budget.reserved", "By",
+    "What is reserved of a budget; processes are summed.", "budget")
+BUDGET_REFUSED = _counter("oomguard_budget_refused_total", "oomguard.budget.refused", "{reservation}",
+    "Reservations refused because the budget would not hold them.", "budget")
+BUDGET_STATE = _gauge("oomguard_budget_state", "oomguard.budget.state", "{process}",
+    "Processes whose budget is in a state: ok, warning (80 % reserved), critical (90 %).", "budget", "state")
+LIMIT_SLOTS = _gauge("oomguard_limit_slots", "oomguard.limit.slots", "{slot}",
+    "How many may do something at once (guard.limit); processes are summed.", "limit")
+LIMIT_IN_USE = _gauge("oomguard_limit_in_use", "oomguard.limit.in_use", "{slot}",
+    "How many do it now.", "limit")
+LIMIT_WAITING = _gauge("oomguard_limit_waiting", "oomguard.limit.waiting", "{waiter}",
+    "How many wait for their turn now.", "limit")
+LIMIT_WAITED = _counter("oomguard_limit_waited_total", "oomguard.limit.waited", "{waiter}",
+    "How many had to wait.", "limit")
+REQUESTS_IN_FLIGHT = _gauge("oomguard_requests_in_flight", "oomguard.requests.in_flight", "{request}",
+    "Requests under way, without streams, as the mounted middleware sees them.", "process")
+REQUESTS = _counter("oomguard_requests_total", "oomguard.requests", "{request}",
+    "Requests that the mounted middleware has seen, without streams.", "process")
+REQUEST_GROWTH = Metric("oomguard_request_growth_bytes", "oomguard.request.growth", HISTOGRAM, "By",
+    "By how much resident memory grew in requests that ran alone.")
+SHEDDING = _gauge("oomguard_shedding", "oomguard.shedding", "1",
+    "1 while a process turns new requests away (503), else 0.", "process")
+SHED_REQUESTS = _counter("oomguard_shed_requests_total", "oomguard.shed_requests", "{request}",
+    "Requests turned away to shed load.", "process")
+EVENT_LOOP_TASKS = _gauge("oomguard_event_loop_tasks", "oomguard.event_loop.tasks", "{task}",
+    "Tasks on the event loop.", "process")
 EVENT_LOOP_LAG = _gauge("oomguard_event_loop_lag_seconds", "oomguard.event_loop.lag", "s",
     "Longest that the event loop was late since the reading before.", "process")
 STREAMS_OPEN = _gauge("oomguard_streams_open", "oomguard.streams.open", "{stream}",
@@ -168,19 +214,55 @@ STREAMS_REJECTED = _counter("oomguard_streams_rejected_total", "oomguard.streams
     "Streams turned away because the limit was reached.", "process")
 STREAM_OLDEST = _gauge("oomguard_stream_oldest_age_seconds", "oomguard.stream.oldest_age", "s",
     "Age of the stream that has been open longest.", "process")
-MODEL_STATE = _gauge("oomguard_model_state", "oomguard.model.state", "1",
-    "1 for the state that a model is in: unloaded, loading, loaded, unloading, failed; 0 for the others.",
-    "model", "state")
+STREAM_DURATION = Metric("oomguard_stream_duration_seconds", "oomguard.stream.duration", HISTOGRAM, "s",
+    "How long streams that have ended were open.")
+MODEL_STATE = _gauge("oomguard_model_state", "oomguard.model.state", "{process}",
+    "Processes in which a model is in a state: unloaded, loading, loaded, unloading, failed.", "model", "state")
 MODEL_BYTES = _gauge("oomguard_model_bytes", "oomguard.model.memory", "By",
     "Memory gained when the model was loaded; processes are summed.", "model")
 MODEL_IDLE = _gauge("oomguard_model_idle_seconds", "oomguard.model.idle", "s",
-    "Time since the model was last used.", "model")
+    "Time since the model was last used in any process that has it loaded.", "model")
+MODEL_USES = _counter("oomguard_model_uses_total", "oomguard.model.uses", "{use}",
+    "Uses of the model.", "model")
+MODEL_IN_USE = _gauge("oomguard_model_in_use", "oomguard.model.in_use", "{use}",
+    "Uses of the model under way.", "model")
+MODEL_LOAD_SECONDS = _gauge("oomguard_model_load_seconds", "oomguard.model.load_time", "s",
+    "How long the last load took; of several processes, the longest.", "model")
+MODEL_FAILURES = _counter("oomguard_model_load_failures_total", "oomguard.model.load_failures", "{load}",
+    "Loads that failed.", "model")
+MODEL_UNLOADS = _counter("oomguard_model_unloads_total", "oomguard.model.unloads", "{unload}",
+    "Times the model was unloaded.", "model")
+MODEL_BUSY = _counter("oomguard_model_unloads_busy_total", "oomguard.model.unloads_busy", "{unload}",
+    "Unloads given up because the model was in use.", "model")
+MODEL_RETURNED = _counter("oomguard_model_returned_bytes_total", "oomguard.model.returned", "By",
+    "What unloading the model really gave back to the system.", "model")
+CONSTRUCTED = _counter("oomguard_model_constructions_total", "oomguard.model.constructions", "{object}",
+    "Objects of a known model class that were made, by whomever.", "class")
+CONSTRUCTED_LIVE = _gauge("oomguard_model_constructions_live", "oomguard.model.constructions_live", "{object}",
+    "Those of them that are still there.", "class")
+CONSTRUCTED_BYTES = _gauge("oomguard_model_constructions_bytes", "oomguard.model.constructions_memory", "By",
+    "Memory gained while they were made, those that are gone included.", "class")
+CHILD_UP = _gauge("oomguard_named_children", "oomguard.named_child.count", "{process}",
+    "Child processes of a name (guard.child, isolated models) that live.", "child")
+CHILD_STARTS = _counter("oomguard_named_child_starts_total", "oomguard.named_child.starts", "{process}",
+    "Starts of child processes of a name.", "child")
+NAMED_CHILD_EXITS = _counter("oomguard_named_child_exits_total", "oomguard.named_child.exits", "{process}",
+    "Child processes of a name that went unasked, as their parent saw it, by reason: oom_kill, unknown. "
+    "oomguard_child_exits_total counts the same exits as the sidecar saw them.", "child", "reason")
 MODEL_LOADS = _counter("oomguard_model_loads_total", "oomguard.model.loads", "{load}",
     "Times the model was loaded.", "model")
 NODE_HEAP_USED = _gauge("oomguard_node_heap_used_bytes", "v8js.memory.heap.used", "By",
     "V8's used heap.", "process")
 NODE_HEAP_LIMIT = _gauge("oomguard_node_heap_limit_bytes", "v8js.memory.heap.limit", "By",
     "V8's heap_size_limit: where a Node process dies.", "process")
+NODE_HEAP_SIZE = _gauge("oomguard_node_heap_size_bytes", "oomguard.node.heap.size", "By",
+    "What V8 has committed for its heap.", "process")
+NODE_HEAP_SPACE = _gauge("oomguard_node_heap_space_bytes", "oomguard.node.heap.space", "By",
+    "V8's heap by space: used, size.", "process", "space", "state")
+NODE_EXTERNAL = _gauge("oomguard_node_external_bytes", "oomguard.node.external", "By",
+    "Memory of C++ objects bound to JavaScript's, array buffers included.", "process")
+NODE_ARRAY_BUFFERS = _gauge("oomguard_node_array_buffers_bytes", "oomguard.node.array_buffers", "By",
+    "ArrayBuffers, SharedArrayBuffers and Buffers of Node.", "process")
 
 # What was done.
 RUNS = _counter("oomguard_cleanup_runs_total", "oomguard.cleanup.runs", "{run}",

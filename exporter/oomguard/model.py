@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from oomguard.hookmodel import AllocatorStats, AppStats, CacheStats, GcStats
+
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -220,46 +222,6 @@ class MachineMemory:
 
 
 @dataclass(frozen=True, slots=True)
-class GcStats:
-    """The garbage collector of one Python process, generations 0 to 2."""
-
-    collections: tuple[int, ...]
-    collected: tuple[int, ...]
-    uncollectable: tuple[int, ...]
-    pause_bounds: tuple[float, ...]
-    """Upper bounds of the buckets, in seconds, without +Inf."""
-    pause_counts: tuple[int, ...]
-    """Pauses in each bucket, not cumulative; one more than bounds, the last is +Inf."""
-    pause_sum: float
-    pause_last_full: float | None
-    """How long the last full collection held the process; None before the first."""
-    frozen: bool
-    """gc.freeze() has put the bulk of the heap out of a collection's reach."""
-
-
-@dataclass(frozen=True, slots=True)
-class AllocatorStats:
-    """malloc of one process; a field that this libc does not tell is None."""
-
-    name: str
-    """``glibc``, ``jemalloc``, ``tcmalloc``, ``musl`` or ``unknown``."""
-    in_use: int | None
-    free: int | None
-    mmapped: int | None
-    retained: int | None
-    """What a trim is expected to give back."""
-
-
-@dataclass(frozen=True, slots=True)
-class CacheStats:
-    """One registered cache of the application."""
-
-    name: str
-    bytes: int | None
-    entries: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class HookReading:
     """What one process's hook said of itself."""
 
@@ -277,6 +239,9 @@ class HookReading:
     caches: tuple[CacheStats, ...]
     round_trip: float
     """Seconds from question to answer."""
+    identity: tuple[object, ...] = ()
+    """Tells its process from every other, one that has its PID later included."""
+    app: AppStats = field(default_factory=AppStats)
 
 
 class LimitOrigin(enum.Enum):
@@ -428,6 +393,8 @@ class SkipReason(enum.Enum):
     NO_TIME = "no_time"
     COOLDOWN = "cooldown"
     UNSUPPORTED = "unsupported"
+    BUSY = "busy"
+    """All that it could give back is in use."""
     DRY_RUN = "dry_run"
 
 

@@ -22,7 +22,7 @@ from oomguard.level import LevelReader
 from oomguard.log import LOGGER, fields
 from oomguard.model import CgroupEvents, Reading, Snapshot, Status, Tree
 from oomguard.sampler import FastLane
-from oomguard.sources.hooks import Hooks
+from oomguard.sources.hooks import Hook, Hooks
 from oomguard.state import State
 from oomguard.store import Sample, Store
 
@@ -143,6 +143,29 @@ class SlowLane:
             LOGGER.error("the kernel's OOM killer struck in the target's cgroup", extra=fields(kills=new))
         self._oom_kills = kills
         return new
+
+    def hook_stalled(self, hook: Hook) -> None:
+        """A hook does not answer; what the others say goes on."""
+        self._journal.write("hook_stalled", process=self._slot_of(hook), pid=hook.pid)
+        LOGGER.warning(
+            "a process does not answer: its interpreter, or a callback of its own, is held up",
+            extra=fields(process=self._slot_of(hook), pid=hook.pid),
+        )
+        self._wake.set()
+
+    def hook_answered(self, hook: Hook, seconds: float) -> None:
+        """A hook that was stalled for so long has answered, or has gone."""
+        self._journal.write(
+            "hook_answered" if hook.stalled == 0 else "hook_gone",
+            process=self._slot_of(hook),
+            pid=hook.pid,
+            seconds=round(seconds, 1),
+        )
+        self._wake.set()
+
+    def _slot_of(self, hook: Hook) -> str:
+        slots = (process.slot for process in self._state.processes if process.sample.id.pid == hook.pid)
+        return next(slots, "other")
 
     async def _tick(self) -> None:
         """Read everything once."""

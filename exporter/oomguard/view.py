@@ -18,6 +18,7 @@ from oomguard.broker.wishes import Action
 from oomguard.counters import Counters
 from oomguard.errors import TargetError
 from oomguard.export import status as told
+from oomguard.export.hook_series import HookTotals, health_samples
 from oomguard.export.prometheus import Exporter
 from oomguard.export.series import fast_samples, snapshot_samples, threshold_samples
 from oomguard.guardian import Guardian
@@ -63,6 +64,7 @@ class SidecarView:
         self._receivers = receivers
         self._kept = kept
         self._looked = looked
+        self._totals = HookTotals()
         self._exporter = Exporter(self._scraped)
         # Counters that have not counted yet are 0, not unknown.
         for step in STEP_NAMES:
@@ -77,8 +79,10 @@ class SidecarView:
     def slot(self) -> list[Sample]:
         """Everything that is known now, for a slot of the store."""
         snapshot = self._state.snapshot
-        seen = snapshot_samples(snapshot) if snapshot is not None else ()
-        return [*seen, *self._live(exported=False)]
+        if snapshot is None:
+            return self._live(exported=False)
+        hooks = self._totals.samples(snapshot.target, snapshot.hooks.value or ())
+        return [*snapshot_samples(snapshot), *hooks, *self._live(exported=False)]
 
     def _scraped(self) -> list[Sample]:
         """For a scrape: the last slot, with what has changed since."""
@@ -101,6 +105,7 @@ class SidecarView:
         samples.append(Sample(m.RUN_ACTIVE, (target,), float(guardian.broker.active is not None)))
         if guardian.broker.reaction is not None:
             samples.append(Sample(m.REACTION, (target,), guardian.broker.reaction))
+        samples += health_samples(target, [(slot, hook.stalled) for slot, hook in guardian.hooks()])
         samples += [
             Sample(m.HOOK_ERRORS, (target, reason.value), self._hooks.errors[reason])
             for reason in m.HookErrorReason
@@ -169,6 +174,11 @@ class SidecarView:
             "level": told.level_json(level),
             "thresholds": self._state.settings.thresholds(level.limit) if level is not None else None,
             "advice": told.advice(snapshot) if snapshot is not None else "",
+            "stalled": [
+                {"process": slot, "pid": hook.pid, "seconds": round(hook.stalled, 1)}
+                for slot, hook in guardian.hooks()
+                if hook.stalled > 0
+            ],
             "alerts": self._alerting.alerts_held(self._now()),
             "paused_until": self._alerting.paused_until(self._now()),
             "silences": [

@@ -15,16 +15,15 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from oomguard import metrics as m
+from oomguard.export.hook_series import HookTotals, health_samples
 from oomguard.export.prometheus import Exporter, families
 from oomguard.export.series import fast_samples, snapshot_samples, threshold_samples
 from oomguard.export.status import advice, health, snapshot_json
+from oomguard.hookmodel import AllocatorStats, CacheStats, Distribution, GcStats
 from oomguard.model import (
-    AllocatorStats,
-    CacheStats,
     CgroupEvents,
     CgroupMemory,
     CpuThrottling,
-    GcStats,
     HookReading,
     Level,
     LimitOrigin,
@@ -62,7 +61,9 @@ def process(slot, pid, rss=100 * MIB):
 
 
 def hook(slot="main", pid=41):
-    gc = GcStats((30, 3, 1), (100, 10, 4), (0, 0, 0), (0.001, 0.1), (30, 3, 1), 0.5, 0.2, frozen=False)
+    gc = GcStats(
+        (30, 3, 1), (100, 10, 4), (0, 0, 0), Distribution((0.001, 0.1), (30, 3, 1), 0.5), 0.2, frozen=False
+    )
     return HookReading(
         slot, pid, "python", "3.11.7", "0.1.0", False, ok(gc),
         ok(AllocatorStats("glibc", 70 * MIB, 30 * MIB, 4 * MIB, 25 * MIB)),
@@ -93,6 +94,8 @@ SAMPLES = [
     *fast_samples(LEVEL, "svc", LIMITS),
     *threshold_samples(LIMITS, "svc"),
     *snapshot_samples(SNAPSHOT),
+    *HookTotals().samples("svc", SNAPSHOT.hooks.value),
+    *health_samples("svc", [("main", 0.0), ("worker-1", 12.5)]),
 ]
 EXPORTER = Exporter(lambda: SAMPLES)
 PROMETHEUS_OWN = (m.ALERTS, m.ALERTS_FOR_STATE)

@@ -13,10 +13,9 @@ from oomguard.clock import UnixClock
 from oomguard.config import Settings
 from oomguard.counters import Counters
 from oomguard.guardian import Guardian
+from oomguard.hookmodel import CacheStats, Distribution, GcStats
 from oomguard.journal import Journal
 from oomguard.model import (
-    CacheStats,
-    GcStats,
     HookReading,
     Level,
     LimitOrigin,
@@ -91,7 +90,7 @@ def process(slot, pid, ppid=1, uss=None, anon=10 * MIB):
 
 def hook(pid, *, forked=False, frozen=False):
     made = Hook(pid, {"forked": forked, "runtime": "python"}, None)
-    stats = GcStats((0, 0, 0), (0, 0, 0), (0, 0, 0), (), (0,), 0.0, None, frozen)
+    stats = GcStats((0, 0, 0), (0, 0, 0), (0, 0, 0), Distribution((), (0,), 0.0), None, frozen)
     reading = HookReading("x", pid, "python", "3", "0", forked, Reading(Status.OK, stats), ABSENT, (), 0.0)
     made.last = Reading(Status.OK, reading)
     return made

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[2] / "exporter" / "oomguard"
 # From what knows nothing of the others to what knows them all. A module may import those of lower layers, and
 # of its own.
 LAYERS = (
-    {"errors", "model", "metrics", "sizes"},
+    {"errors", "hookmodel", "model", "metrics", "sizes"},
     {"promql", "documents"},
     {"log", "config", "counters", "journal", "store", "runtime", "clock"},
     {"sources", "rules", "routes"},
@@ -27,6 +27,7 @@ LAYERS = (
 APART = {"hook"}
 STANDARD_LIBRARY_ONLY = (
     "errors.py",
+    "hookmodel.py",
     "model.py",
     "metrics.py",
     "sizes.py",

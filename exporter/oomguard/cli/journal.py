@@ -122,6 +122,14 @@ def _silence(record: Mapping[str, Any]) -> str:
     return f"until {_stamp(record['until'])} by {record['by']}"
 
 
+def _hook_stalled(record: Mapping[str, Any]) -> str:
+    return f"{record['process']} (process {record['pid']}) does not answer"
+
+
+def _hook_answered(record: Mapping[str, Any]) -> str:
+    return f"{record['process']} (process {record['pid']}) answers again after {record['seconds']:.1f} s"
+
+
 _TOLD: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "run_start": _run_start,
     "run_end": _run_end,
@@ -132,6 +140,8 @@ _TOLD: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "step_start": _step_start,
     "step_skipped": _step_skipped,
     "step_end": _step_end,
+    "hook_stalled": _hook_stalled,
+    "hook_answered": _hook_answered,
 }
 
 

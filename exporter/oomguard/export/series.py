@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from oomguard import metrics as m
 from oomguard.model import (
     CgroupEvents,
     CgroupMemory,
     CpuThrottling,
-    GcStats,
-    HookReading,
     Level,
     LimitOrigin,
     MachineMemory,
@@ -52,7 +50,7 @@ def threshold_samples(thresholds: Thresholds, target: str) -> Iterator[Sample]:
 
 
 def snapshot_samples(snapshot: Snapshot) -> Iterator[Sample]:
-    """Everything that a slow tick saw."""
+    """Everything that a slow tick saw, but for the hooks (`oomguard.export.hook_series`)."""
     target = snapshot.target
     for source, reading in snapshot.sources().items():
         for status in Status:
@@ -70,7 +68,6 @@ def snapshot_samples(snapshot: Snapshot) -> Iterator[Sample]:
         for metric, labels, value in pairs:
             if value is not None:
                 yield Sample(metric, (target, *labels), float(value))
-    yield from _hooks(target, snapshot.hooks.value or ())
     own = snapshot.own.value
     if own is not None:
         pairs_own: tuple[tuple[m.Metric, float | None], ...] = (
@@ -170,48 +167,3 @@ def _summed(pairs: Pairs) -> Pairs:
             sums[metric, labels] += value
     for (metric, labels), value in sums.items():
         yield metric, labels, value
-
-
-def _hooks(target: str, hooks: Iterable[HookReading]) -> Iterator[Sample]:
-    # Processes beyond the bound share a slot, and caches of one name are one: both are summed.
-    sums: dict[tuple[m.Metric, tuple[str, ...]], float] = defaultdict(float)
-    for hook in hooks:
-        yield Sample(m.HOOK_CONNECTED, (target, hook.slot), 1.0)
-        yield Sample(m.HOOK_ROUND_TRIP, (target, hook.slot), hook.round_trip)
-        if (allocator := hook.allocator.value) is not None:
-            yield Sample(m.ALLOCATOR_INFO, (target, hook.slot, allocator.name), 1.0)
-        if (stats := hook.gc.value) is not None:
-            yield from _pauses((target, hook.slot), stats)
-        for metric, labels, value in _hook(hook):
-            if value is not None:
-                sums[metric, labels] += value
-    for (metric, labels), value in sums.items():
-        yield Sample(metric, (target, *labels), value)
-
-
-def _hook(hook: HookReading) -> Pairs:
-    slot, stats, allocator = hook.slot, hook.gc.value, hook.allocator.value
-    if stats is not None:
-        for metric, counts in (
-            (m.GC_COLLECTIONS, stats.collections),
-            (m.GC_COLLECTED, stats.collected),
-            (m.GC_UNCOLLECTABLE, stats.uncollectable),
-        ):
-            for generation, count in enumerate(counts):
-                yield metric, (slot, str(generation)), count
-    if allocator is not None:
-        for state in ("in_use", "free", "mmapped", "retained"):
-            yield m.ALLOCATOR, (slot, state), getattr(allocator, state)
-    for cache in hook.caches:
-        yield m.CACHE_BYTES, (cache.name,), cache.bytes
-        yield m.CACHE_ENTRIES, (cache.name,), cache.entries
-
-
-def _pauses(labels: tuple[str, ...], stats: GcStats) -> Iterator[Sample]:
-    """A classic histogram: cumulative buckets, sum and count."""
-    total = 0
-    for bound, count in zip((*map(str, stats.pause_bounds), "+Inf"), stats.pause_counts, strict=True):
-        total += count
-        yield Sample(m.GC_PAUSE, (*labels, bound), total, "_bucket")
-    yield Sample(m.GC_PAUSE, labels, stats.pause_sum, "_sum")
-    yield Sample(m.GC_PAUSE, labels, total, "_count")

@@ -1,37 +1,52 @@
 """The hooks: one unix socket to which every process of the target connects (docs/hook-protocol.md).
 
 A hook that hangs, answers garbage or vanishes costs its own connection and nothing else. Questions
-are pipelined, so that an order never waits for a reading's answer; a hook that leaves `MAX_OPEN` questions
-unanswered is `stalled` and not asked again until it has answered one.
+are pipelined, so that an order never waits for a reading's answer; one that leaves a question unanswered for
+`STALLED` seconds is `stalled`: it is not asked for readings until it has answered, and the others go on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import math
 import os
 import socket
 import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from oomguard.errors import HookError
 from oomguard.log import LOGGER, fields
 from oomguard.metrics import HookErrorReason
-from oomguard.model import AllocatorStats, CacheStats, GcStats, HookReading, Reading, Status
+from oomguard.model import HookReading, Reading, Status
+from oomguard.sources import hook_reading
 
 PROTOCOL: Final = 1
 MAX_LINE: Final = 65536
 MAX_OPEN: Final = 4
+"""Unanswered questions above which a hook is asked nothing more: they would only pile up."""
+STALLED: Final = 0.55
+"""Seconds. Beside 8 spinning Python threads a hook answers after half a second at worst."""
 MAX_HOOKS: Final = 256
 """A pre-fork server has tens of processes; this bounds what a fork bomb can take."""
 HELLO_SECONDS: Final = 5.0
 _PEER = struct.Struct("iII")
 """struct ucred of SO_PEERCRED: pid, uid, gid (unix(7))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One that was not answered yet."""
+
+    ask: str
+    asked: float
+    """Monotonic seconds."""
+    allowed: float
+    """Seconds that the answer may take, once it is this question's turn."""
 
 
 class Hook:
@@ -43,36 +58,59 @@ class Hook:
         self.runtime = str(hello.get("runtime", "unknown"))[:32]
         self.runtime_version = str(hello.get("runtime_version", ""))[:32]
         self.hook_version = str(hello.get("hook_version", ""))[:32]
+        self.identity = _identity(pid, hello)
         self.last: Reading[HookReading] = Reading(Status.ABSENT, reason="not asked yet")
         self._writer = writer
         self._questions: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._open: dict[int, str] = {}
-        """What was asked and not answered yet."""
+        self._open: dict[int, Question] = {}
+        """What was asked and not answered yet, oldest first."""
+        self._answered_at = 0.0
+        """Monotonic seconds of the last answer."""
         self._id = 0
         self._gone = False
 
     @property
-    def stalled(self) -> bool:
-        """Whether it owes so many answers that asking again would only pile up."""
-        return len(self._open) >= MAX_OPEN
+    def due(self) -> float | None:
+        """When it is stalled unless it answers before (monotonic seconds); None while it owes nothing."""
+        # It serves one question after the other: only the oldest can be under way.
+        for question in self._open.values():
+            return max(question.asked, self._answered_at) + question.allowed
+        return None
+
+    @property
+    def stalled(self) -> float:
+        """Seconds for which it has answered nothing, though it should have; 0 where it answers in time."""
+        now, due = time.monotonic(), self.due
+        if due is None or now < due:
+            return 0.0
+        oldest = next(iter(self._open.values()))
+        return now - max(oldest.asked, self._answered_at)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it owes nothing."""
+        return not self._open
 
     @property
     def busy(self) -> bool:
         """Whether it owes the answer to a step: what memory does now would be credited to the wrong one."""
-        return "step" in self._open.values()
+        return any(question.ask == "step" for question in self._open.values())
+
+    def ping(self) -> None:
+        """Ask whether it answers at all, and wait for nothing; the error of an older hook is an answer too."""
+        if not self._gone and not self._writer.is_closing():
+            self._send("ping", STALLED)
 
     async def ask(self, question: str, timeout: float, **details: object) -> dict[str, Any]:
         """Send a question and return the answer's object; raises HookError when none comes in time."""
         if self._gone:
             raise HookError(f"hook of process {self.pid} went away")
-        if self.stalled:
+        if len(self._open) >= MAX_OPEN:
             raise HookError(f"hook of process {self.pid} is stalled: {len(self._open)} questions unanswered")
-        self._id += 1
-        number = self._id
+        # A step may take as long as it was told that it may; all else is answered at once.
+        number = self._send(question, timeout if question == "step" else STALLED, **details)
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._questions[number] = future
-        self._open[number] = question
-        self._writer.write(json.dumps({"id": number, "ask": question, **details}).encode() + b"\n")
         try:
             answer = await asyncio.wait_for(future, timeout)
         except asyncio.TimeoutError:
@@ -85,12 +123,19 @@ class Hook:
             raise HookError(f"hook of process {self.pid} answered without {question!r}")
         return dict(answer[question])
 
+    def _send(self, ask: str, allowed: float, **details: object) -> int:
+        self._id += 1
+        self._open[self._id] = Question(ask, time.monotonic(), allowed)
+        self._writer.write(json.dumps({"id": self._id, "ask": ask, **details}).encode() + b"\n")
+        return self._id
+
     def answered(self, answer: dict[str, Any]) -> bool:
         """Take an answer; False when it answers nothing that was asked."""
         number = answer.get("id")
         if not isinstance(number, int) or number not in self._open:
             return False
         del self._open[number]
+        self._answered_at = time.monotonic()
         future = self._questions.get(number)
         if future is not None and not future.done():
             future.set_result(answer)
@@ -168,14 +213,20 @@ class Hooks:
         await asyncio.gather(*(self._read(hook, slots.get(hook.pid, "other"), timeout) for hook in hooks))
         values = tuple(hook.last.value for hook in hooks if hook.last.value is not None)
         took = time.perf_counter() - began
-        failed = [hook.last.reason for hook in hooks if not hook.last.ok]
+        # What hangs is told before what is wrong otherwise.
+        failed = sorted((hook for hook in hooks if not hook.last.ok), key=lambda hook: -hook.stalled)
         if failed:
-            return Reading(Status.FAILED, values, failed[0], took)
+            return Reading(Status.FAILED, values, failed[0].last.reason, took)
         self._trouble = ""
         return Reading(Status.OK, values, seconds=took)
 
     async def _read(self, hook: Hook, slot: str, timeout: float) -> None:
         began = time.perf_counter()
+        if (seconds := hook.stalled) > 0:
+            # Not asked once more: it would only cost every tick its patience.
+            reason = f"hook of process {hook.pid} ({slot}) has not answered for {seconds:.0f} s"
+            hook.last = Reading(Status.FAILED, reason=reason)
+            return
         try:
             answer = await hook.ask("reading", timeout)
             took = time.perf_counter() - began
@@ -277,11 +328,16 @@ class Hooks:
         return _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
 
 
+def _identity(pid: int, hello: Mapping[str, Any]) -> tuple[object, ...]:
+    """What tells a process from all others: with its start time a PID is unique, in one PID namespace."""
+    own = [
+        value if isinstance(value, int) else None for value in map(hello.get, ("start_ticks", "pidns", "pid"))
+    ]
+    return (pid, own[0]) if pid > 0 else tuple(own)
+
+
 def parse_reading(hook: Hook, slot: str, answer: Mapping[str, Any], round_trip: float) -> HookReading:
-    """A reading as the protocol gives it; raises ValueError or TypeError for what it does not allow."""
-    caches = answer.get("caches", [])
-    if not isinstance(caches, list):
-        raise TypeError("caches is not a list")
+    """A reading as the protocol gives it; raises ArithmeticError, LookupError, TypeError or ValueError for another."""
     return HookReading(
         slot=slot,
         pid=hook.pid,
@@ -289,80 +345,14 @@ def parse_reading(hook: Hook, slot: str, answer: Mapping[str, Any], round_trip: 
         runtime_version=hook.runtime_version,
         hook_version=hook.hook_version,
         forked=hook.forked,
-        gc=_part(answer, "gc", _gc),
-        allocator=_part(answer, "allocator", _allocator),
-        caches=tuple(_cache(cache) for cache in caches[:100]),
+        gc=hook_reading.gc_reading(answer),
+        allocator=hook_reading.allocator_reading(answer),
+        caches=hook_reading.caches(answer),
         round_trip=round_trip,
+        identity=hook.identity,
+        app=hook_reading.app_stats(answer),
     )
-
-
-def _part(answer: Mapping[str, Any], name: str, parse: Callable[[Mapping[str, Any]], Any]) -> Reading[Any]:
-    part = answer.get(name)
-    if not isinstance(part, Mapping):
-        return Reading(Status.UNSUPPORTED, reason=f"this hook does not tell {name}")
-    status = Status(part.get("status", "ok"))
-    seconds = part.get("seconds")
-    seconds = float(seconds) if isinstance(seconds, int | float) else 0.0
-    if status is not Status.OK:
-        return Reading(status, reason=str(part.get("reason", ""))[:200], seconds=seconds)
-    return Reading(Status.OK, parse(part), seconds=seconds)
-
-
-def _gc(part: Mapping[str, Any]) -> GcStats:
-    bounds = tuple(float(bound) for bound in part["pause_bounds"])
-    counts = _counts(part["pause_counts"])
-    if len(counts) != len(bounds) + 1 or list(bounds) != sorted(bounds):
-        raise ValueError("pause_counts does not fit pause_bounds")
-    last = part.get("pause_last_full")
-    return GcStats(
-        collections=_counts(part["collections"]),
-        collected=_counts(part["collected"]),
-        uncollectable=_counts(part["uncollectable"]),
-        pause_bounds=bounds,
-        pause_counts=counts,
-        pause_sum=_finite(part["pause_sum"]),
-        pause_last_full=None if last is None else _finite(last),
-        frozen=part.get("frozen") is True,
-    )
-
-
-def _allocator(part: Mapping[str, Any]) -> AllocatorStats:
-    return AllocatorStats(
-        name=str(part.get("name", "unknown"))[:32],
-        in_use=_size(part.get("in_use")),
-        free=_size(part.get("free")),
-        mmapped=_size(part.get("mmapped")),
-        retained=_size(part.get("retained")),
-    )
-
-
-def _cache(cache: object) -> CacheStats:
-    if not isinstance(cache, Mapping):
-        raise TypeError("a cache is not an object")
-    return CacheStats(str(cache.get("name", ""))[:64], _size(cache.get("bytes")), _size(cache.get("entries")))
-
-
-def _counts(values: object) -> tuple[int, ...]:
-    if not isinstance(values, list) or any(_size(value) != value for value in values):
-        raise ValueError("a list of counts is expected")
-    return tuple(values)
-
-
-def _finite(value: object) -> float:
-    number = float(value) if isinstance(value, int | float) else math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{value!r} is not a number of seconds")
-    return number
 
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
-
-
-def _size(value: object) -> int | None:
-    """A size, None where it is unknown; a negative or non-numeric one is against the protocol."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1 << 63:
-        raise ValueError(f"{value!r} is not a size")
-    return int(value)
