@@ -135,6 +135,8 @@ class Process:
         if link is not None:
             link.stop(_PARK)
         self._watch.remove()
+        if sys.__dict__.get(_OWNER) is self:
+            del sys.__dict__[_OWNER]
 
     def part(self, name: str, make: Callable[[], P]) -> P:
         """Return the part of this name, which is made when it is first asked for; `make` imports nothing.
