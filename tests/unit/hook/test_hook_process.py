@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.fake_sidecar import FakeSidecar
 
 from oomguard.hook.guard import Guard
 from oomguard.hook.process import Process
-from tests.support.fake_sidecar import FakeSidecar
 
 DEADLINE = 20.0
 
