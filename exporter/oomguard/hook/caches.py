@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import operator
 
+from oomguard.hook.sizes import check_name
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
+    from weakref import WeakValueDictionary
+
+    from oomguard.hook.lru import Lru
 
 _LARGEST = 1 << 62
-_NAME = 100
 _TEXT = 200
 
 
 class Cache:
-    """One registered cache."""
+    """One registered cache; `lru` is set where it is one of the hook's own."""
 
-    __slots__ = ("clear", "entries", "name", "size")
+    __slots__ = ("clear", "entries", "expire", "expired", "lru", "name", "size")
 
     def __init__(
         self,
@@ -28,11 +33,46 @@ class Cache:
         clear: Callable[[], object],
         size: Callable[[], int] | None,
         entries: Callable[[], int] | None,
+        expire: Callable[[], object] | None = None,
+        lru: Lru[object, object] | None = None,
     ) -> None:
         self.name = name
         self.clear = clear
         self.size = size
         self.entries = entries
+        self.expire = expire
+        self.lru = lru
+        self.expired: int | None = None
+        """Entries that `expire` dropped so far; None until that could be known once."""
+
+    def drop_expired(self) -> int | None:
+        """Call `expire`: the entries it dropped, as it says itself or as `entries` tells; None if neither does.
+
+        Raises what the callback raises.
+        """
+        if self.expire is None:
+            return None
+        before = _ask(self.entries)
+        dropped = _count(_call(self.expire, "expire"))
+        if dropped is None and before is not None:
+            after = _ask(self.entries)
+            dropped = None if after is None else max(0, before - after)
+        if dropped is not None:
+            self.expired = (self.expired or 0) + dropped
+        return dropped
+
+    def reading(self) -> dict[str, object]:
+        """What the sidecar is told; `expired`, `evictions` and `max_bytes` only where they are known."""
+        reading: dict[str, object] = {
+            "name": self.name,
+            "bytes": _ask(self.size),
+            "entries": _ask(self.entries),
+        }
+        if self.expired is not None:
+            reading["expired"] = self.expired
+        if self.lru is not None:
+            reading["evictions"], reading["max_bytes"] = self.lru.evictions, self.lru.max_bytes
+        return reading
 
 
 class Caches:
@@ -42,6 +82,8 @@ class Caches:
         self._caches: dict[str, Cache] = {}
         self.warnings: list[str] = []
         """What the developer should know, for people; at most a few."""
+        self._lrus: WeakValueDictionary[int, Lru[object, object]] | None = None
+        """Replaced ones too, while the application holds them: their locks must not stay held after a fork."""
 
     def __len__(self) -> int:
         return len(self._caches)
@@ -52,21 +94,34 @@ class Caches:
         clear: Callable[[], object],
         size: Callable[[], int] | None,
         entries: Callable[[], int] | None,
+        expire: Callable[[], object] | None = None,
     ) -> None:
         """Add a cache, or replace the one of this name, which is noted as a warning.
 
         Raises TypeError or ValueError for what can only be a slip of the pen.
         """
-        if not isinstance(name, str):
-            raise TypeError(f"cache name {name!r}: must be text")
-        if not name or len(name) > _NAME:
-            raise ValueError(f"cache name {name[:_NAME]!r}: must have 1 to {_NAME} characters")
-        for what, callback in (("clear", clear), ("size", size), ("entries", entries)):
+        check_name("cache", name)
+        for what, callback in (("clear", clear), ("size", size), ("entries", entries), ("expire", expire)):
             if not callable(callback) and (callback is not None or what == "clear"):
                 raise TypeError(f"cache {name!r}: {what} must be callable, not {type(callback).__name__}")
-        if name in self._caches:
-            self._warn(f"cache {name!r} was registered again: the later one counts")
-        self._caches[name] = Cache(name, clear, size, entries)
+        self._put(Cache(name, clear, size, entries, expire))
+
+    def add(self, lru: Lru[Any, Any]) -> None:
+        """Add one of the hook's own; under pressure it is emptied."""
+        from weakref import WeakValueDictionary  # noqa: PLC0415 (only those who have one pay for it)
+
+        if self._lrus is None:
+            self._lrus = WeakValueDictionary()
+        self._lrus[id(lru)] = lru
+        lru.warn = self._warn
+        self._put(Cache(lru.name, lru.evict, lru.size, lru.__len__, lru=lru))
+
+    def forked(self) -> None:
+        """Begin anew in a forked child: counters at zero, locks that nobody holds."""
+        for cache in list(self._caches.values()):
+            cache.expired = None if cache.expired is None else 0
+        for lru in list(self._lrus.values()) if self._lrus is not None else ():
+            lru.forked()
 
     def names(self) -> list[str]:
         """List the registered names, oldest first."""
@@ -74,25 +129,43 @@ class Caches:
 
     def reading(self) -> list[dict[str, object]]:
         """Take the `caches` part of a reading; a callback that fails leaves its value out."""
-        return [
-            {"name": cache.name, "bytes": _ask(cache.size), "entries": _ask(cache.entries)}
-            for cache in list(self._caches.values())
-        ]
+        return [cache.reading() for cache in list(self._caches.values())]
+
+    def expire(self) -> int | None:
+        """Drop what is too old anyway; how many entries went, None where no cache could tell. Never raises."""
+        total: int | None = None
+        for cache in list(self._caches.values()):
+            try:
+                dropped = cache.drop_expired()
+            except BaseException as error:  # noqa: BLE001 (as in clear)
+                self._warn(f"cache {cache.name!r}: expire raised {_text(error)}")
+                continue
+            if dropped is not None:
+                total = (total or 0) + dropped
+        return total
 
     def clear(self, name: str | None) -> dict[str, object]:
-        """Clear one, or all.
+        """Clear one, or all; of each, what has expired is dropped before.
 
-        The names stand under `cleared`, texts by name under `failed`, and what the sizes tell under `bytes`.
+        The names stand under `cleared`, texts by name under `failed`, what the sizes tell under `bytes`, and how
+        many entries had expired under `expired`. A cache whose `expire` raises is cleared all the same.
         """
         cleared: list[str] = []
         failed: dict[str, str] = {}
         freed: int | None = None
+        expired: int | None = None
         for cache in list(self._caches.values()):
             if name is not None and cache.name != name:
                 continue
             before = _ask(cache.size)
             try:
-                _call(cache.clear)
+                dropped = cache.drop_expired()
+                if dropped is not None:
+                    expired = (expired or 0) + dropped
+            except BaseException as error:  # noqa: BLE001 (as below)
+                failed[cache.name] = _text(error)
+            try:
+                _call(cache.clear, "clear")
             except BaseException as error:  # noqa: BLE001 (SystemExit and GreenletExit too: nothing may end the thread)
                 failed[cache.name] = _text(error)
                 continue
@@ -105,22 +178,37 @@ class Caches:
             details["failed"] = failed
         if freed is not None:
             details["bytes"] = freed
+        if expired is not None:
+            details["expired"] = expired
         return details
+
+    def _put(self, cache: Cache) -> None:
+        if cache.name in self._caches:
+            self._warn(f"cache {cache.name!r} was registered again: the later one counts")
+        self._caches[cache.name] = cache
 
     def _warn(self, text: str) -> None:
         if text not in self.warnings and len(self.warnings) < 20:  # noqa: PLR2004 (a bound, so that it stays small)
             self.warnings.append(text)
 
 
-def _call(clear: Callable[[], object]) -> None:
-    result = clear()
+def _call(callback: Callable[[], object], what: str) -> object:
+    result = callback()
     if hasattr(type(result), "__await__"):
         close = getattr(result, "close", None)
         if close is not None:
             close()  # else Python warns that it was never awaited
         raise TypeError(
-            "clear is asynchronous and was not run: the hook has no event loop, pass a plain function"
+            f"{what} is asynchronous and was not run: the hook has no event loop, pass a plain function"
         )
+    return result
+
+
+def _count(value: object) -> int | None:
+    """What `expire` returned, if that is a number of entries."""
+    if type(value) is int and 0 <= value < _LARGEST:
+        return value
+    return None
 
 
 def _ask(callback: Callable[[], int] | None) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from oomguard.hook import caches
+from oomguard.hook.lru import Lru
 
 
 def nothing() -> None:
@@ -69,3 +70,73 @@ def test_a_name_that_is_taken_is_replaced_with_one_warning() -> None:
 def test_a_slip_of_the_pen_is_told_at_once(arguments: tuple, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         caches.Caches().register(*arguments)
+
+
+def test_expired_entries_go_before_the_rest_and_are_counted() -> None:
+    held = {"old": 1, "new": 2}
+    seen: list[list[str]] = []
+
+    def expire() -> int:
+        held.pop("old", None)
+        return 1
+
+    def clear() -> None:
+        seen.append(list(held))
+        held.clear()
+
+    registry = caches.Caches()
+    registry.register("held", clear, None, lambda: len(held), expire)
+    assert "expired" not in registry.reading()[0]
+    assert registry.clear(None) == {"cleared": ["held"], "expired": 1}
+    assert seen == [["new"]]
+    assert registry.reading() == [{"name": "held", "bytes": None, "entries": 0, "expired": 1}]
+
+
+def test_expired_entries_can_go_alone() -> None:
+    held = {"old": 1, "older": 2, "new": 3}
+    registry = caches.Caches()
+    registry.register("plain", nothing, None, None)
+    assert registry.expire() is None
+    # It tells nothing itself, so that the number of entries does.
+    registry.register(
+        "held", held.clear, None, lambda: len(held), lambda: (held.pop("old"), held.pop("older"))
+    )
+    assert registry.expire() == 2
+    assert held == {"new": 3}
+
+
+def test_an_expire_that_raises_keeps_no_cache_from_being_cleared() -> None:
+    held = {"a": 1}
+    registry = caches.Caches()
+    registry.register("held", held.clear, None, None, lambda: 1 / 0)
+    registry.register("next", nothing, None, lambda: 0, lambda: 4)
+    assert registry.expire() == 4
+    assert "cache 'held': expire raised ZeroDivisionError" in registry.warnings[0]
+    details = registry.clear(None)
+    assert details["cleared"] == ["held", "next"]
+    assert details["failed"] == {"held": "ZeroDivisionError: division by zero"}
+    assert held == {}
+
+
+def test_the_hooks_own_cache_tells_its_bound_and_is_emptied_under_pressure() -> None:
+    registry = caches.Caches()
+    vectors: Lru[str, bytes] = Lru("vectors", 1000, sizeof=len)
+    registry.add(vectors)
+    vectors["a"], vectors["b"] = bytes(600), bytes(500)
+    assert registry.reading() == [
+        {"name": "vectors", "bytes": 500, "entries": 1, "evictions": 1, "max_bytes": 1000}
+    ]
+    assert registry.clear("vectors") == {"cleared": ["vectors"], "bytes": 500}
+    assert (len(vectors), vectors.evictions) == (0, 2)
+
+
+def test_counters_begin_at_zero_in_a_forked_child() -> None:
+    registry = caches.Caches()
+    registry.register("held", nothing, None, None, lambda: 3)
+    vectors: Lru[str, bytes] = Lru("vectors", 1000, sizeof=len)
+    registry.add(vectors)
+    registry.expire()
+    vectors.evictions = 5
+    registry.forked()
+    held, own = registry.reading()
+    assert (held["expired"], own["evictions"]) == (0, 0)
