@@ -1,0 +1,176 @@
+"""The mount for aiohttp applications: a first middleware, and a signal that sees responses as they begin."""
+
+from __future__ import annotations
+
+import importlib
+from asyncio import current_task, get_running_loop
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from oomguard.hook.admin.endpoint import PATHS, Answer
+from oomguard.hook.admin.loop import serve
+from oomguard.hook.streams import Stream, reason_of
+from oomguard.hook.web import Parts, connection
+from oomguard.hook.web.tasks import Lookout, collect_soon, ended, finish
+
+_TRY_AGAIN_LATER = 1013
+"""The websocket close code (IANA's registry of RFC 6455's codes)."""
+
+
+def mount(app: Any, parts: Parts) -> None:  # noqa: C901 (what a request passes stands together)
+    """Add it to an `aiohttp.web.Application`, before it runs; raises RuntimeError afterwards."""
+    if app.frozen:
+        raise RuntimeError("the application runs already: mount oomguard before it is started")
+    # The hook needs the standard library only; whoever has an Application has this.
+    web = importlib.import_module("aiohttp.web")
+    shedding, requests, paths, every = parts.shedding, parts.requests, parts.paths, parts.gc_every
+    lookout = Lookout(parts.streams)
+    noticed: dict[object, _Response] = {}
+    """By connection, which answers one request at a time; a request may be cloned on its way."""
+
+    def respond(answer: Answer) -> Any:
+        return web.Response(status=answer.status, headers=dict(answer.headers), body=answer.body)
+
+    async def guarded(request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
+        path = request.path
+        if path in paths:
+            return respond(await _answer(parts, request))
+        if shedding.armed and parts.sheds(path):
+            return respond(parts.shed)
+        mark = requests.begin()
+        stream: _Response | None = None
+        try:
+            response = await handler(request)
+            stream = noticed.pop(request.protocol, None) if noticed else None
+        except BaseException as error:
+            stream = noticed.pop(request.protocol, None) if noticed else None
+            if stream is None:
+                raise
+            if not stream.absorbs(error):
+                stream.leave(error)
+                raise
+            response = stream.response
+        finally:
+            if stream is None and requests.end(mark, every):
+                collect_soon()
+        if stream is not None:
+            await stream.end()
+        return response
+
+    async def noticing(request: Any, response: Any) -> None:
+        if isinstance(response, web.Response):
+            return
+        if isinstance(response, web.WebSocketResponse):
+            stream: _Response = _Socket(parts, "websocket", request, response)
+        elif response.headers.get("Content-Type", "").startswith("text/event-stream"):
+            stream = _EventStream(parts, "sse", request, response)
+        else:
+            return
+        if not parts.streams.open(stream, f"{request.path} {request.remote}", bounded=True):
+            raise web.HTTPServiceUnavailable(
+                headers={name: value for name, value in parts.full.headers if name == "retry-after"},
+                text=parts.full.body.decode(),
+            )
+        requests.leave()
+        noticed[request.protocol] = stream
+        stream.attach()
+        connection.watch(request.transport)
+        lookout.attend(get_running_loop())
+
+    # In front of the application's own: the token is what guards /admin.
+    app.middlewares.insert(0, web.middleware(guarded))
+    app.on_response_prepare.append(noticing)
+
+
+class _Response(Stream):
+    """A response that stays open."""
+
+    __slots__ = ("response",)
+    METHODS: tuple[str, ...] = ()
+    """Those of the response that are called here instead, to see its events."""
+
+    def __init__(self, parts: Parts, name: str, request: Any, response: Any) -> None:
+        super().__init__(parts.streams, name, current_task(), request)
+        self.response = response
+
+    def attach(self) -> None:
+        """Begin to see its events."""
+        for name in self.METHODS:
+            setattr(self.response, name, getattr(self, name))
+
+    def leave(self, error: BaseException | None) -> None:
+        """Close it behind the handler, which has ended with this exception."""
+        for name in self.METHODS:
+            self.response.__dict__.pop(name, None)  # else the two hold each other until a collection
+        gone = connection.gone(self.connection)
+        if not gone and type(error).__name__ == "CancelledError":
+            self.close("server")  # aiohttp cancels handlers when it shuts down
+        else:
+            self.close("client" if gone else reason_of(error))
+
+    async def end(self) -> None:
+        """The same; where we ended it, its end is sent first."""
+        if self.ending is not None:
+            await finish(self, self.last())
+        self.leave(None)
+
+    def last(self) -> Awaitable[Any]:
+        """Send what ends it properly."""
+        raise NotImplementedError
+
+    def original(self, name: str, *given: Any, **named: Any) -> Awaitable[Any]:
+        """Call the response's own method."""
+        if self.ending is not None:
+            return ended()
+        called: Awaitable[Any] = getattr(type(self.response), name)(self.response, *given, **named)
+        return called
+
+
+class _EventStream(_Response):
+    __slots__ = ()
+    METHODS = ("write",)
+
+    def write(self, data: Any) -> Awaitable[Any]:
+        """Pass it on. A line that begins with a colon is a comment, which keeps alive: no event."""
+        if bytes(data[:1]) != b":":
+            self.touch()
+        return self.original("write", data)
+
+    def last(self) -> Awaitable[Any]:
+        ending: Awaitable[Any] = self.response.write_eof()
+        return ending
+
+
+class _Socket(_Response):
+    __slots__ = ()
+    METHODS = ("receive", "send_bytes", "send_str")
+
+    async def receive(self, *given: Any, **named: Any) -> Any:
+        """Pass on what the client says."""
+        message = await self.original("receive", *given, **named)
+        self.touch()
+        if message.type.name in ("CLOSE", "CLOSING", "CLOSED", "ERROR"):
+            self.close("client")
+        return message
+
+    def send_bytes(self, *given: Any, **named: Any) -> Awaitable[Any]:
+        """Pass on what the application says."""
+        self.touch()
+        return self.original("send_bytes", *given, **named)
+
+    def send_str(self, *given: Any, **named: Any) -> Awaitable[Any]:
+        """Pass on what the application says."""
+        self.touch()
+        return self.original("send_str", *given, **named)
+
+    def last(self) -> Awaitable[Any]:
+        closing: Awaitable[Any] = self.response.close(code=_TRY_AGAIN_LATER)
+        return closing
+
+
+async def _answer(parts: Parts, request: Any) -> Answer:
+    if request.path not in PATHS:
+        return parts.healthy()
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    chunks = request.content.iter_any()
+    return await serve(parts.endpoint, request.method, request.path, headers, chunks)

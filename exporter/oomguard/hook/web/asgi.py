@@ -1,0 +1,294 @@
+"""The mount for ASGI applications (ASGI 3.0, HTTP and websocket scopes), on an asyncio loop.
+
+Every call that a plain request costs here is measured in throughput (bench/): hence one coroutine around the
+application, and a plain function around `send`.
+"""
+
+from __future__ import annotations
+
+from asyncio import current_task, get_running_loop
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from oomguard.hook.admin.endpoint import PATHS, Answer
+from oomguard.hook.admin.loop import serve
+from oomguard.hook.streams import Stream, reason_of
+from oomguard.hook.web import Parts, connection
+from oomguard.hook.web.tasks import Lookout, collect_soon, ended, finish
+
+if TYPE_CHECKING:
+    from oomguard.hook.streams import Reason
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Message, Receive, Send], Awaitable[None]]
+
+_TRY_AGAIN_LATER = 1013
+"""The websocket close code (IANA's registry of RFC 6455's codes)."""
+
+
+class _GoneError(Exception):
+    """The client has gone before its body was whole."""
+
+
+def mount(app: Application, parts: Parts) -> Application:  # noqa: C901 (each call less is a thousand requests)
+    """Put the parts in front of an application; what is not theirs is passed through as it came."""
+    shedding, requests, paths, every = parts.shedding, parts.requests, parts.paths, parts.gc_every
+    begin, end = requests.begin, requests.end
+    opener = _Opener(parts)
+
+    async def mounted(scope: Message, receive: Receive, send: Send) -> None:  # noqa: C901 (as above)
+        kind = scope["type"]
+        if kind != "http":
+            await (
+                opener.socket(app, scope, receive, send) if kind == "websocket" else app(scope, receive, send)
+            )
+            return
+        if scope["path"].endswith(paths) and await _answered(parts, scope, receive, send):
+            return
+        if shedding.armed and parts.sheds(_path(scope)):
+            await _respond(send, parts.shed)
+            return
+        stream: _EventStream | None = None
+        task = current_task()
+
+        def noticing(message: Message) -> Awaitable[None]:
+            nonlocal stream
+            if stream is not None:
+                return stream.pass_on(message)
+            if message["type"] == "http.response.start":
+                for name, value in message.get("headers", ()):
+                    if name == b"content-type":
+                        if value.startswith(b"text/event-stream"):
+                            stream = _EventStream(opener, scope, receive, send, task)
+                            return stream.begin(message)
+                        break
+            return send(message)
+
+        mark = begin()
+        try:
+            await app(scope, receive, noticing)
+        except BaseException as error:
+            if stream is None or not stream.absorbs(error):
+                if stream is not None:
+                    stream.close(stream.why(error))
+                raise
+        finally:
+            if stream is None and end(mark, every):
+                collect_soon()
+        if stream is not None:
+            await stream.leave()
+
+    return mounted
+
+
+class _Opener:
+    """What all streams of a mount need."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.lookout = Lookout(parts.streams)
+
+    def open(self, stream: Stream, scope: Message, *, bounded: bool) -> bool:
+        """Note a stream as open, and let its connection be watched; whether there was room."""
+        about = f"{scope['path']} {':'.join(map(str, scope.get('client') or ()))}"
+        if not self.parts.streams.open(stream, about, bounded=bounded):
+            return False
+        connection.watch(getattr(stream.connection, "transport", None))
+        self.lookout.attend(get_running_loop())
+        return True
+
+    async def socket(self, app: Application, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve a websocket."""
+        parts = self.parts
+        if parts.shedding.armed and parts.sheds(_path(scope)):
+            await _deny(scope, send, parts.shed)
+            return
+        stream = _Socket(self, scope, receive, send, current_task())
+        try:
+            await app(scope, stream.hear, stream.pass_on)
+        except BaseException as error:
+            if not stream.absorbs(error):
+                stream.close(reason_of(error))
+                raise
+        await stream.leave()
+
+
+class _Watched(Stream):
+    """A stream with the server's `send`; `finished` says that its end was sent."""
+
+    __slots__ = ("_opener", "_send", "finished")
+
+    def __init__(self, opener: _Opener, name: str, receive: Receive, send: Send, task: Any) -> None:
+        # The object behind uvicorn's `receive` has the transport; of another server nothing is known.
+        super().__init__(opener.parts.streams, name, task, getattr(receive, "__self__", None))
+        if getattr(self.connection, "transport", None) is None:
+            self.connection = None
+        self._opener = opener
+        self._send = send
+        self.finished = False
+
+    async def leave(self) -> None:
+        """Close it behind the application, which has ended; send the end that it did not."""
+        if self.ending is not None and not self.finished:
+            self.finished = True
+            await finish(self, self._send(self.last()))
+        self.close(self.why(None))
+
+    def last(self) -> Message:
+        """What ends it properly."""
+        raise NotImplementedError
+
+    def why(self, error: BaseException | None) -> Reason:
+        """Why it was closed, since the application ended with this exception."""
+        raise NotImplementedError
+
+
+class _EventStream(_Watched):
+    """A response of the type text/event-stream (HTML Living Standard, "Server-sent events")."""
+
+    __slots__ = ("_scope",)
+
+    def __init__(self, opener: _Opener, scope: Message, receive: Receive, send: Send, task: Any) -> None:
+        super().__init__(opener, "sse", receive, send, task)
+        self._scope = scope
+
+    def begin(self, start: Message) -> Awaitable[None]:
+        """Pass the head of the response on, or answer 503 where there are too many."""
+        self._opener.parts.requests.leave()
+        if self._opener.open(self, self._scope, bounded=True):
+            return self._send(start)
+        return self._reject()
+
+    def pass_on(self, message: Message) -> Awaitable[None]:
+        """Pass a part of it on. A line that begins with a colon is a comment, which keeps alive: no event."""
+        if self.ending is not None:
+            return ended()
+        if not message.get("body", b"").startswith(b":"):
+            self.touch()
+        if not message.get("more_body", False):
+            self.finished = True
+            self.close(self.why_at_end())
+        return self._send(message)
+
+    async def _reject(self) -> None:
+        await _respond(self._send, self._opener.parts.full)
+        self.finished = True
+        self.cancel("server")
+        await ended()
+
+    def last(self) -> Message:
+        return {"type": "http.response.body", "body": b"", "more_body": False}
+
+    def why_at_end(self) -> Reason:
+        """Why it was closed, since the application has sent the end."""
+        return "client" if self.connection is not None and connection.gone(self.connection) else "server"
+
+    def why(self, error: BaseException | None) -> Reason:
+        if error is None:
+            return "client"  # it left without an end: it was told that the client had left
+        if type(error).__name__ == "CancelledError" and self.connection is not None:
+            return self.why_at_end()
+        return reason_of(error)
+
+
+class _Socket(_Watched):
+    """A websocket, from its acceptance on."""
+
+    __slots__ = ("_hear", "_scope")
+
+    def __init__(self, opener: _Opener, scope: Message, receive: Receive, send: Send, task: Any) -> None:
+        super().__init__(opener, "websocket", receive, send, task)
+        self._hear = receive
+        self._scope = scope
+
+    async def hear(self) -> Message:
+        """Pass on what the client says."""
+        message = await self._hear()
+        if message["type"] == "websocket.disconnect":
+            self.finished = True
+            self.close("client")
+        self.touch()
+        return message
+
+    def pass_on(self, message: Message) -> Awaitable[None]:
+        """Pass on what the application says."""
+        if self.ending is not None:
+            return ended()
+        kind = message["type"]
+        self.touch()
+        if kind == "websocket.accept" and not self._opener.open(self, self._scope, bounded=True):
+            return self._reject()
+        if kind == "websocket.close":
+            self.finished = True
+            self.close("server")
+        return self._send(message)
+
+    async def _reject(self) -> None:
+        await _deny(self._scope, self._send, self._opener.parts.full)
+        self.finished = True
+        self.cancel("server")
+        await ended()
+
+    def last(self) -> Message:
+        return {"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": ""}
+
+    def why(self, error: BaseException | None) -> Reason:
+        return reason_of(error)
+
+
+async def _answered(parts: Parts, scope: Message, receive: Receive, send: Send) -> bool:
+    """Answer what is ours to answer; whether it was."""
+    path = _path(scope)
+    if path not in parts.paths:
+        return False
+    if path not in PATHS:
+        await _respond(send, parts.healthy())
+        return True
+    headers = {name.decode("latin-1"): _text(value) for name, value in scope["headers"]}
+    try:
+        answer = await serve(parts.endpoint, scope["method"], path, headers, _body(receive))
+    except _GoneError:
+        return True
+    await _respond(send, answer)
+    return True
+
+
+def _path(scope: Message) -> str:
+    # Behind a proxy that strips a prefix, servers put it in front of the path again (ASGI, "root_path").
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
+async def _respond(send: Send, answer: Answer) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": _pairs(answer)})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+async def _deny(scope: Message, send: Send, answer: Answer) -> None:
+    """Refuse a handshake: as HTTP where the server can (ASGI's extension), else by closing with 1013."""
+    if "websocket.http.response" not in (scope.get("extensions") or ()):
+        await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": ""})
+        return
+    head = {"type": "websocket.http.response.start", "status": answer.status, "headers": _pairs(answer)}
+    await send(head)
+    await send({"type": "websocket.http.response.body", "body": answer.body})
+
+
+def _pairs(answer: Answer) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in answer.headers]
+
+
+async def _body(receive: Receive) -> AsyncIterator[bytes]:
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _GoneError
+        yield message.get("body", b"")
+        more = message.get("more_body", False)
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
