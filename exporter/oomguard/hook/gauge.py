@@ -63,23 +63,17 @@ class Gauge:
         for file in files.values():
             file.close()
 
-    def look(self, *, below: int = 0) -> tuple[int | None, int | None]:
-        """Used and limit in bytes; None where they are not known.
-
-        The cache is only told apart where usage is `below` this or more: less than usage nobody uses, and
-        memory.stat costs four times as much as all the rest.
-        """
+    def look(self) -> tuple[int | None, int | None]:
+        """Used and limit in bytes; None where they are not known. Without a cgroup that has a limit, used is RSS."""
         if self._place is None:
             return self.resident(), None
         place, version = self._place
         try:
             used = int(self._read(f"{place}/{version.usage}"))
             limit = _limit(self._read(f"{place}/{version.limit}"))
-            if used >= below:
-                used = max(0, used - _cache(self._read(f"{place}/memory.stat"), version))
+            return max(0, used - _cache(self._read(f"{place}/memory.stat"), version)), limit
         except (OSError, ValueError):
             return self.resident(), None
-        return used, limit
 
     def resident(self) -> int | None:
         """Bytes resident in this process (proc_pid_statm(5))."""

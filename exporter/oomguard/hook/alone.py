@@ -1,0 +1,312 @@
+"""The guard alone: the ladder, climbed by the hook itself where no sidecar watches.
+
+The thresholds are the sidecar's: from `high` on caches, gc and trim, from `critical` on every step there is but
+restart, until memory is below the goal. Memory is measured again after each step.
+"""
+
+from __future__ import annotations
+
+import os
+from time import monotonic
+
+from oomguard.hook.admin.size import Goal, parse_goal, parse_limit
+from oomguard.hook.gauge import Gauge
+from oomguard.hook.telling import megabytes, tell
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from oomguard.hook.parts import Core
+
+    Take = Callable[[str, str | None, float], dict[str, object]]
+    """Takes a step: its name, what restricts it, and how many seconds it may be expected to take."""
+
+QUIET = 10.0
+"""Seconds without a question of the sidecar's after which it is taken for gone. It asks about once a second."""
+_FIND = 60.0
+"""Seconds between two looks at where our cgroup is, and at the environment."""
+_FASTEST = 0.010
+_SLOWEST = 1.0
+_FILL = 2e9
+"""Bytes per second at which one process can fill memory: page faults and the kernel's zeroing, one thread (1.4 GB/s
+here)."""
+_UNREADABLE = 0.1
+"""Seconds until the next look after one that failed."""
+_TOLD = 10.0
+"""Seconds between two lines about runs."""
+_FIRST_STEPS = ("caches", "gc", "trim")
+_LAST_STEPS = ("streams", "models", "gc", "trim", "shed")
+_RISE = 0.05
+"""Part of the limit by which memory must rise after a run in vain until the next one need not wait."""
+_LONGEST_BACK_OFF = 60.0
+_CRITICAL_BACK_OFF = 1.0
+_SHARE = 20
+"""A run in vain that took t is not repeated before 20·t: a collection and a trim stall the host for most of it."""
+_OFF = ("0", "false", "no", "off")
+_ON = ("1", "true", "yes", "on")
+
+
+class Alone:
+    """A chore and a part. `take` takes a step. `autonomous`: on from the start, unless a sidecar asks."""
+
+    def __init__(
+        self,
+        core: Core,
+        take: Take,
+        *,
+        autonomous: bool = False,
+        gauge: Callable[[], Gauge] = Gauge,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._core = core
+        self._take = take
+        self._autonomous = autonomous
+        self._make_gauge = gauge
+        self._clock = clock
+        self._gauge = gauge()
+        self.forked()
+        core.chores.add(self.run)
+
+    def forked(self) -> None:
+        """Begin anew in a forked child: it has a sidecar to wait for, and files of its own."""
+        self._gauge.close()
+        self._gauge = self._make_gauge()
+        self._asked_at = float("-inf") if self._autonomous else self._clock()
+        self._due: float | None = None
+        self._on = False
+        self._reason = ""
+        self._runs = 0
+        self._freed = 0
+        self._found_at = float("-inf")
+        self._told_at = float("-inf")
+        self._restraint = _Restraint()
+        self._levels = _Levels(self._core)
+        self._last: tuple[float, int] | None = None
+
+    def note_read(self) -> None:
+        """A sidecar asks for a reading: it guards."""
+        self._asked_at = self._clock()
+        if self._on:
+            self._stand_down("a sidecar reads")
+
+    def reading(self) -> dict[str, object]:
+        """Tell whether it is `on` and the `reason`, the number of `runs`, and the bytes they `freed`."""
+        return {"on": self._on, "reason": self._reason, "runs": self._runs, "freed": self._freed}
+
+    def run(self, now: float) -> float:
+        """Look, and act if it must be; seconds until the next look."""
+        if self._due is not None and now - self._due > _SLOWEST:
+            # The process was stopped, or a callback of the application's hung: the sidecar could not ask either.
+            self._asked_at = min(now, self._asked_at + now - self._due)
+        try:
+            pause = self._tick(now)
+        except Exception:  # noqa: BLE001 (MemoryError is not unlikely: the box may be full)
+            pause = _UNREADABLE
+        self._due = now + pause
+        return pause
+
+    def _tick(self, now: float) -> float:
+        left = QUIET - (now - self._asked_at)
+        off = _turned_off(self._core.environ)
+        if off or left > 0:
+            if self._on or (off and self._reason != off):
+                self._stand_down(off or "a sidecar reads")
+            return QUIET if off else left
+        if not self._on:
+            self._take_over()
+        if now - self._found_at >= _FIND:
+            self._found_at = now
+            self._gauge.find()
+            self._levels = _Levels(self._core)
+        return self._guard(now)
+
+    def _take_over(self) -> None:
+        self._on = True
+        never = self._asked_at == float("-inf")
+        self._reason = "autonomous" if never else f"no sidecar has asked for {QUIET:g} s"
+        tell("info" if never else "warning", f"guarding memory alone: {self._reason}", ours=True)
+
+    def _stand_down(self, reason: str) -> None:
+        if self._on:
+            tell("info", f"guarding memory no longer: {reason}", ours=True)
+        self._on, self._reason = False, reason
+        self._gauge.close()
+        self._found_at = float("-inf")
+        self._restraint = _Restraint()
+        self._last = None
+
+    def _guard(self, now: float) -> float:
+        used, limit = self._look()
+        if used is None or limit is None:
+            return _SLOWEST
+        high, critical, goal = self._levels.of(limit)
+        if used <= goal:
+            self._restraint.relax()
+        self._restraint.fell(used)
+        if used >= high and not self._restraint.holds(now, used, limit, critical):
+            used = self._climb(now, used, limit)
+        self._last = (self._clock(), used)
+        marks = [high, critical, limit, self._restraint.next_level(limit)]
+        way = min([mark - used for mark in marks if mark > used], default=0)
+        return min(_SLOWEST, max(_FASTEST, way / _FILL))
+
+    def _look(self) -> tuple[int | None, int | None]:
+        used, limit = self._gauge.look()
+        if limit is None and self._gauge.in_cgroup:
+            self._found_at = float("-inf")  # it has gone, or its limit has: look anew
+        own = self._levels.own_limit
+        limits = [size for size in (limit, own) if size is not None]
+        return used, min(limits) if limits else _machine()
+
+    # -- a run
+
+    def _climb(self, now: float, first: int, limit: int) -> int:
+        """Take steps until memory is below the goal; what is used then."""
+        _, critical, goal = self._levels.of(limit)
+        rate = self._rate(now, first)
+        used, taken = first, []
+        steps, later = list(_FIRST_STEPS), list(_LAST_STEPS)
+        while used > goal:
+            if not steps and used >= critical:
+                steps, later = later, []
+            if not steps:
+                break
+            step = steps.pop(0)
+            within = max(0, limit - used) / rate if rate > 0 else float("inf")
+            answer = self._take(step, None, within)
+            if answer["status"] == "done":
+                taken.append(step)
+            elif step == "models":
+                steps = ["shed"]  # nothing was unloaded that a second collection could find
+            kept = answer.get("freed_in_allocator")
+            if isinstance(kept, int) and kept >= _noise(limit) and "trim" in steps:
+                # At once: the application refills what malloc kept at the speed of memcpy.
+                steps.remove("trim")
+                steps.insert(0, "trim")
+            after, _ = self._look()
+            if after is None:
+                break
+            used = after
+        self._runs += 1
+        self._freed += max(0, first - used)
+        ended = self._clock()
+        if used <= goal:
+            self._restraint.relax()
+        elif first - used < _RISE * limit:
+            self._restraint.in_vain(ended, ended - now, used)
+        self._report(now, first, used, limit, taken)
+        return used
+
+    def _rate(self, now: float, used: int) -> float:
+        """Bytes per second since the last look; 0 where that is not known."""
+        if self._last is None or now <= self._last[0]:
+            return 0.0
+        return (used - self._last[1]) / (now - self._last[0])
+
+    def _report(self, now: float, first: int, used: int, limit: int, taken: list[str]) -> None:
+        if now - self._told_at < _TOLD:
+            return
+        self._told_at = now
+        share = f"{100 * first / limit:.0f} % of {megabytes(limit)} used"
+        steps = ", ".join(taken) or "no step could be taken"
+        tell("warning", f"{share}: {steps}; now {100 * used / limit:.0f} % (run {self._runs})", ours=True)
+
+
+class _Levels:
+    """The thresholds, as the sidecar reads them from the environment; what can't be read is warned about."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        environ = core.environ
+        megabytes_given = environ.get("MEMORY_CLEANUP_THRESHOLD_MB")
+        familiar = f"{megabytes_given}MiB" if megabytes_given else ""
+        self._high = self._given("OOMGUARD_HIGH", familiar) or Goal(ratio=0.8)
+        self._critical = self._given("OOMGUARD_CRITICAL", "") or Goal(ratio=0.9)
+        self._goal = self._given("OOMGUARD_GOAL", "")
+        self.own_limit = parse_limit(environ.get("OOMGUARD_LIMIT"), environ.get("MEMORY_LIMIT_MB"))
+
+    def of(self, limit: int) -> tuple[int, int, int]:
+        """High, critical and goal in bytes: each at most the next higher."""
+        critical = self._critical.of(limit) or limit
+        high = min(self._high.of(limit) or limit, critical)
+        goal = self._goal.of(limit) if self._goal is not None else None
+        return high, critical, min(high, goal) if goal is not None else min(int(0.7 * limit), high * 7 // 8)
+
+    def _given(self, name: str, otherwise: str) -> Goal | None:
+        text = self._core.environ.get(name) or otherwise
+        if not text:
+            return None
+        try:
+            return parse_goal(text)
+        except ValueError as error:
+            self._core.warn(f"{name}: {error}")
+            return None
+
+
+class _Restraint:
+    """What holds a run back after one in vain: the sidecar's (its decision 3) without cooldowns. Pure state."""
+
+    def __init__(self) -> None:
+        self.relax()
+
+    def relax(self) -> None:
+        """Memory is below the goal: nothing that was learned holds any more."""
+        self._floor: int | None = None
+        self._failures = 0
+        self._not_before = 0.0
+        self._critical_not_before = 0.0
+
+    def fell(self, used: int) -> None:
+        """Memory fell by itself: what it climbs back with is not what was tried in vain."""
+        if self._floor is not None:
+            self._floor = min(self._floor, used)
+
+    def next_level(self, limit: int) -> int:
+        """Bytes from which on no run waits; near the limit half of what is left, for 5 % may never come."""
+        if self._floor is None:
+            return 0
+        rise = int(_RISE * limit)
+        if self._floor < limit:
+            rise = max(_noise(limit), min(rise, (limit - self._floor) // 2))
+        return self._floor + rise
+
+    def holds(self, now: float, used: int, limit: int, critical: int) -> bool:
+        """Whether no run may start."""
+        if self._floor is None or used >= self.next_level(limit):
+            return False
+        return now < (self._critical_not_before if used >= critical else self._not_before)
+
+    def in_vain(self, now: float, took: float, used: int) -> None:
+        """Learn from a run that missed its goal and freed less than `_RISE`; `took` is seconds.
+
+        One that freed more may be repeated at once: the application is filling what was emptied.
+        """
+        wait = min(_LONGEST_BACK_OFF, 2.0 ** min(self._failures, 10))
+        self._floor = used
+        self._failures += 1
+        self._not_before = now + max(wait, _SHARE * took)
+        self._critical_not_before = now + max(min(wait, _CRITICAL_BACK_OFF), _SHARE * took)
+
+
+def _noise(limit: int) -> int:
+    """Bytes below which a difference says nothing: a cgroup's counter is batched by 64 pages a processor."""
+    return max(1 << 20, limit // 500)
+
+
+def _turned_off(environ: Mapping[str, str]) -> str:
+    """Which variable turns automatic actions off; empty where none does."""
+    name = "OOMGUARD_ACT" if environ.get("OOMGUARD_ACT") else "MEMORY_CLEANUP"
+    for switch, words in ((name, _OFF), ("OOMGUARD_DRY_RUN", _ON)):
+        given = environ.get(switch, "").strip().lower()
+        if given in words:
+            return f"{switch}={given}"
+    return ""
+
+
+def _machine() -> int | None:
+    """The machine's memory: the limit where there is no other."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return None
