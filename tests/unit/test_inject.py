@@ -32,6 +32,43 @@ def test_a_second_time_changes_nothing_more() -> None:
     assert inject.environment(last, "/run/o")["PYTHONPATH"] == once["PYTHONPATH"]
 
 
+def test_node_options_are_extended_in_front_and_never_replaced() -> None:
+    result = inject.environment({"NODE_OPTIONS": "--max-old-space-size=99"}, "/run/o")
+    assert result["NODE_OPTIONS"] == f"--require {inject.NODE_START} --max-old-space-size=99"
+    assert inject.environment(result, "/run/o") == result
+    assert "NODE_OPTIONS" not in inject.environment({}, "/run/o", inject=False)
+
+
+@pytest.mark.parametrize(
+    ("file", "written"),
+    [
+        ("/a/b.js", "/a/b.js"),
+        ("/a b/c.js", '"/a b/c.js"'),
+        ('/a"b\\c.js', '"/a\\"b\\\\c.js"'),
+    ],
+)
+def test_a_path_is_quoted_where_node_needs_it(file: str, written: str) -> None:
+    once = inject.node_options("", file)
+    assert once == f"--require {written}"
+    assert inject.node_options(once, file) == once
+    assert inject.node_options(f"{once} --inspect", file) == f"{once} --inspect"
+
+
+def test_a_file_whose_name_only_begins_like_ours_is_kept() -> None:
+    assert inject.node_options("--require /a/b.js2", "/a/b.js") == "--require /a/b.js --require /a/b.js2"
+
+
+def test_node_is_left_alone_where_another_user_could_not_read_the_hook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "autostart.js").touch()
+    tmp_path.chmod(0o700)
+    monkeypatch.setattr(inject, "NODE_START", str(tmp_path / "autostart.js"))
+    assert "NODE_OPTIONS" not in inject.environment({}, "/run/o")
+    said = inject.no_hook_cause(proc(tmp_path, "/usr/bin/node", ["node", "x.js"], GOOD), 7)
+    assert "can't be read by every user" in said
+
+
 def test_the_given_environment_stays_as_it_is() -> None:
     before = {"PYTHONPATH": "/a"}
     inject.environment(before, "/run/o")
@@ -51,6 +88,7 @@ def test_the_start_up_directory_holds_a_sitecustomize_and_nothing_else_to_import
 
 
 GOOD = {"OOMGUARD_RUNTIME_DIR": "/run/o", "PYTHONPATH": inject.STARTUP}
+NODE = {**GOOD, "NODE_OPTIONS": inject.node_options("", inject.NODE_START)}
 
 
 def proc(root: Path, exe: str, command: list[str], env: dict[str, str]) -> Path:
@@ -69,7 +107,19 @@ def proc(root: Path, exe: str, command: list[str], env: dict[str, str]) -> Path:
     ("exe", "command", "env", "cause"),
     [
         ("/usr/bin/ruby", ["ruby"], GOOD, "/usr/bin/ruby is not Python"),
-        ("/usr/bin/node", ["node"], GOOD, "/usr/bin/node is not Python"),
+        ("/usr/bin/node", ["node", "x.js"], {}, "environment was cleaned"),
+        ("/usr/bin/nodejs", ["node", "x.js"], {**NODE, "OOMGUARD_HOOK": "0"}, "OOMGUARD_HOOK=0"),
+        ("/usr/bin/node", ["node", "x.js"], {**NODE, "OOMGUARD_INJECT": "0"}, "--no-inject"),
+        ("/usr/bin/node16", ["node", "x.js"], NODE, "Node 16 is too old"),
+        ("/usr/bin/node-v22.1.0", ["node", "x.js"], NODE, "no cause was found"),
+        ("/usr/bin/node", ["node", "-e", "1"], NODE, "without a script"),
+        ("/usr/bin/node", ["node"], NODE, "without a script"),
+        ("/usr/bin/node", ["node", "--inspect", "-"], NODE, "without a script"),
+        ("/usr/bin/node", ["npm start", "/usr/bin/npm", "start"], NODE, "npm gets no hook"),
+        ("/usr/bin/node", ["node", "-r", "x", "/a/yarn-4.1.0.cjs"], NODE, "yarn gets no hook"),
+        ("/usr/bin/node", ["node", "-r", "npm", "x.js"], NODE, "no cause was found"),
+        ("/usr/bin/node", ["node", "--", "x.js"], NODE, "no cause was found"),
+        ("/usr/bin/node", ["node", "x.js"], GOOD, "NODE_OPTIONS was replaced"),
         ("/usr/bin/python3.11", ["python"], {}, "environment was cleaned"),
         ("/usr/bin/python3.11 (deleted)", ["python"], {}, "environment was cleaned"),
         ("/usr/bin/python3.11", ["python"], {**GOOD, "OOMGUARD_HOOK": "0"}, "OOMGUARD_HOOK=0"),
@@ -101,6 +151,11 @@ def test_a_watched_target_without_the_variable_is_told_how_to_be_started(tmp_pat
     said = inject.no_hook_cause(proc(tmp_path, "/usr/bin/python3", ["python"], {}), 7, watched="/run/x")
     assert said.startswith("oomguard run did not start it: ")
     assert said.endswith("start it with OOMGUARD_RUNTIME_DIR=/run/x")
+
+
+def test_a_watched_node_is_told_so_too(tmp_path: Path) -> None:
+    said = inject.no_hook_cause(proc(tmp_path, "/usr/bin/node", ["node", "x.js"], {}), 7, watched="/run/x")
+    assert "require('oomguard-hook').start()" in said
 
 
 def test_a_process_that_has_ended_is_not_an_error(tmp_path: Path) -> None:
