@@ -90,8 +90,10 @@ class Lru(MutableMapping[K, V]):
                 self.misses += 1
             else:
                 self.hits += 1
-                if found in self._order:
+                try:  # noqa: SIM105 (contextlib's suppress takes as long as all the rest)
                     self._order.move_to_end(found)
+                except KeyError:
+                    pass  # it went meanwhile; what was found is still an answer
         if found is None:
             raise KeyError(key)
         value: V = found.value
@@ -113,8 +115,10 @@ class Lru(MutableMapping[K, V]):
                 self._order[entry] = None
                 self._filed[entry.hashed] = (*self._filed.get(entry.hashed, ()), entry)
                 self._bytes += entry.size
-                while self._bytes > self.max_bytes or len(self._order) > (self.max_items or _LARGEST):
-                    gone.append(self._oldest())
+                while (self._bytes > self.max_bytes or len(self._order) > (self.max_items or _LARGEST)) and (
+                    oldest := self._oldest()
+                ):
+                    gone.append(oldest)
                 self.evictions += len(gone)
             return
 
@@ -152,9 +156,9 @@ class Lru(MutableMapping[K, V]):
     def popitem(self) -> tuple[K, V]:
         """Remove what was not used for longest and return it; raises KeyError if there is nothing."""
         with self._lock:
-            if not self._order:
-                raise KeyError(f"lru {self.name!r} is empty")
             entry = self._oldest()
+        if entry is None:
+            raise KeyError(f"lru {self.name!r} is empty")
         return entry.key, entry.value
 
     def clear(self) -> None:
@@ -221,14 +225,20 @@ class Lru(MutableMapping[K, V]):
                     self._remove(found)
                     return found
 
-    def _oldest(self) -> _Entry:
-        entry = next(iter(self._order))
-        self._remove(entry)
+    def _oldest(self) -> _Entry | None:
+        """Remove what was not used for longest, in one call into C: a signal handler can't come in between."""
+        try:
+            entry, _ = self._order.popitem(last=False)
+        except KeyError:
+            return None
+        self._forget(entry)
         return entry
 
     def _remove(self, entry: _Entry) -> None:
-        if self._order.pop(entry, _NOTHING) is _NOTHING:
-            return
+        if self._order.pop(entry, _NOTHING) is not _NOTHING:
+            self._forget(entry)
+
+    def _forget(self, entry: _Entry) -> None:
         self._bytes -= entry.size
         left = tuple(other for other in self._filed.get(entry.hashed, ()) if other is not entry)
         if left:
