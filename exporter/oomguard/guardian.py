@@ -171,7 +171,9 @@ class Guardian:
         if broker.held:
             self._look_for_something_new(level.limit)
         acts = state.settings.act
-        broker.consider(self._alerting.wishes(now) if acts else (), level, limits)
+        wishes = self._alerting.wishes(now) if acts else ()
+        broker.stand(wishes, level, limits.goal)
+        broker.consider(wishes, level, limits)
         if broker.active is not None:
             return level.used, ()
         ahead = [limits.high, limits.critical]

@@ -393,6 +393,8 @@ class SkipReason(enum.Enum):
     NO_TIME = "no_time"
     COOLDOWN = "cooldown"
     UNSUPPORTED = "unsupported"
+    RESOLVED = "resolved"
+    """What asked for it has been resolved meanwhile."""
     BUSY = "busy"
     """All that it could give back is in use."""
     DRY_RUN = "dry_run"

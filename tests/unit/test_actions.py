@@ -8,7 +8,10 @@ from oomguard.actions import LADDER, STEP_NAMES
 from oomguard.actions.caches import Caches
 from oomguard.actions.gc import Gc
 from oomguard.actions.ladder import judge
+from oomguard.actions.models import Models
+from oomguard.actions.shed import Shed
 from oomguard.actions.step import LEAST_PATIENCE, MOST_PATIENCE, Performed, Situation, Worker
+from oomguard.actions.streams import Streams
 from oomguard.actions.trim import Trim
 from oomguard.errors import HookError
 from oomguard.model import Level, LimitOrigin, Reading, SkipReason, Status, StepOutcome, UsedKind
@@ -28,12 +31,14 @@ class Hook:
         self.answer = answer
         self.then = then
         self.asked = []
+        self.names = []
         self.last = Reading(Status.ABSENT)
         self.busy = False
         self.pid = 41
 
     async def ask(self, question, timeout, **details):
         self.asked.append((details["step"], timeout))
+        self.names.append(details["name"])
         await asyncio.sleep(0)
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -47,14 +52,16 @@ def done(**fields):
 
 
 class Box:
-    def __init__(self, *hooks, used=850 * MIB, goal=700 * MIB, shared=(), rate=0.0):
+    def __init__(self, *hooks, used=850 * MIB, goal=700 * MIB, shared=(), rate=0.0, name=None):
         self.used = used
         self.rate = rate
         workers = [
             Worker(hook, f"worker-{index}", 100 * MIB, shared_heap=index in shared)
             for index, hook in enumerate(hooks)
         ]
-        self.situation = Situation(workers, goal, level(used, rate), lambda: level(self.used, self.rate))
+        self.situation = Situation(
+            workers, goal, level(used, rate), lambda: level(self.used, self.rate), name
+        )
 
     def take(self, step):
         return asyncio.run(step.perform(self.situation))
@@ -67,7 +74,7 @@ class Box:
 
 
 def test_the_ladder_is_cheapest_first_and_has_no_restart():
-    assert STEP_NAMES == ("caches", "gc", "trim", "models")
+    assert STEP_NAMES == ("caches", "gc", "trim", "streams", "models", "shed")
     assert len({step.name for step in LADDER}) == len(LADDER)
 
 
@@ -143,6 +150,33 @@ def test_trim_takes_the_next_process_only_above_the_goal():
     assert box.take(Trim()).done == 1
 
 
+def test_streams_take_the_next_process_only_above_the_goal():
+    box = Box(Hook(done()), Hook(done()))
+    box.situation.workers[0].hook.then = box.frees(200 * MIB)
+    assert box.take(Streams()).done == 1
+    assert box.situation.workers[1].hook.asked == []
+
+
+@pytest.mark.parametrize("step", [Caches(), Models()])
+def test_one_cache_or_model_is_ordered_by_its_name(step):
+    box = Box(Hook(done()), name="bulk")
+    box.take(step)
+    assert box.situation.workers[0].hook.names == ["bulk"]
+
+
+def test_shedding_is_ordered_from_all_processes_and_judged_by_how_memory_grows_then(monkeypatch):
+    monkeypatch.setattr("oomguard.actions.shed.WATCHED", 0.05)
+    box = Box(Hook(done()), Hook(done()), rate=100.0 * MIB)
+    performed = box.take(Shed())
+    assert (performed.done, performed.growth) == (2, 0.0)
+    assert [worker.hook.names for worker in box.situation.workers] == [[None], [None]]
+
+
+def test_shedding_that_nobody_did_has_no_growth_to_show():
+    performed = Box(Hook({"status": "unsupported", "reason": "nothing is mounted"})).take(Shed())
+    assert (performed.growth, performed.skip) == (None, SkipReason.UNSUPPORTED)
+
+
 def test_a_hook_is_given_less_time_when_the_limit_is_near():
     calm, urgent = Box(Hook(done())), Box(Hook(done()), rate=10_000.0 * MIB)
     calm.take(Caches())
@@ -178,6 +212,8 @@ def test_an_answer_that_makes_no_sense_is_a_failure():
         (850, 700, Performed(error="no answer"), StepOutcome.FAILED),
         (850, 700, Performed(skip=SkipReason.NO_HOOK), StepOutcome.SKIPPED),
         (850, 700, Performed(done=1, error="worker-2: no answer"), StepOutcome.EFFECTIVE),
+        (850, 870, Performed(done=1, growth=0.0), StepOutcome.EFFECTIVE),
+        (850, 840, Performed(done=1, growth=80.0 * MIB), StepOutcome.INEFFECTIVE),
     ],
 )
 def test_what_counts_is_what_was_measured(before, after, performed, outcome):

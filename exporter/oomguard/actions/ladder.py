@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from oomguard.actions.step import Performed, Situation, Step, Worker, noise
+from oomguard.actions.shed import slowed
+from oomguard.actions.step import Performed, Situation, Step, Worker, noise, side_by_side, split, uncovered
 from oomguard.counters import Counters
 from oomguard.journal import Journal
 from oomguard.log import LOGGER, fields
@@ -34,7 +35,8 @@ class Run:
     id: int
     alerts: tuple[str, ...]
     wanted: dict[str, int | None]
-    """Each step, with the bytes of used memory at or below which nobody wishes for it; None: at any level."""
+    """Each turn (a step, or ``caches:bulk``), with the bytes of used memory at or below which nobody wishes for it;
+    None: at any level."""
     level: Level
     """Where it began."""
     manual: bool = False
@@ -43,7 +45,7 @@ class Run:
 
     @property
     def steps(self) -> frozenset[str]:
-        """The steps that may be taken."""
+        """The turns that may be taken."""
         return frozenset(self.wanted)
 
     @property
@@ -65,14 +67,14 @@ class Run:
             known = self.wanted.get(step, goal)
             self.wanted[step] = None if goal is None or known is None else min(known, goal)
 
-    def left(self, step: str, used: int) -> bool:
-        """Whether anybody still wishes for a step at this level."""
-        goal = self.wanted.get(step, used)
+    def left(self, turn: str, used: int) -> bool:
+        """Whether anybody still wishes for a turn at this level."""
+        goal = self.wanted.get(turn, used)
         return goal is None or used > goal
 
 
 class Ladder:
-    """Executes runs. `held` says whether a step is in its cooldown at a level."""
+    """Executes runs. `held` says why a turn is not taken at a level, None when it may be."""
 
     def __init__(
         self,
@@ -80,13 +82,14 @@ class Ladder:
         *,
         measure: Callable[[], Level | None],
         workers: Callable[[], Sequence[Worker]],
-        held: Callable[[Run, Step, Level], bool],
+        held: Callable[[Run, str, Level], SkipReason | None],
         journal: Journal,
         counters: Counters,
         describe: Callable[[], Mapping[str, object]] = dict,
         dry_run: bool = False,
     ) -> None:
         self.steps = tuple(steps)
+        self._rank = {step.name: rank for rank, step in enumerate(self.steps)}
         self.dry_run = dry_run
         """Decide and journal, but take no step."""
         self._measure = measure
@@ -103,53 +106,63 @@ class Ladder:
             level = self._measure()
             if level is None:
                 return RunOutcome.TARGET_GONE, None
-            step = self._next(run, taken, level.used)
-            if step is None:
+            turn = self._next(run, taken, level.used)
+            if turn is None:
                 return (RunOutcome.DRY_RUN if self.dry_run else _outcome(run, level.used)), level
-            taken.add(step.name)
-            report = await self._take(step, run, level)
+            taken.add(turn)
+            report = await self._take(turn, run, level)
             run.reports.append(report)
-            if step.name == "models" and report.outcome is not StepOutcome.SKIPPED:
+            if split(turn)[0] == "models" and report.outcome is not StepOutcome.SKIPPED:
                 # What a model leaves behind is garbage in malloc's hands: both have their turn once more.
                 taken -= {"gc", "trim"}
-                run.join((), dict.fromkeys(("gc", "trim"), run.wanted["models"]))
+                run.join((), dict.fromkeys(("gc", "trim"), run.wanted[turn]))
 
-    def _next(self, run: Run, taken: set[str], used: int) -> Step | None:
-        """The cheapest step that is left and that somebody wishes for at this level, but `trim` at once after a step
+    async def repeat(self, step: str, name: str, level: Level) -> Performed:
+        """Order a step from all processes beside any run, unmeasured: to renew what ends by itself, or to end it."""
+        return await side_by_side(step, Situation(self._workers(), 0, level, self._measure, name or None))
+
+    def _next(self, run: Run, taken: set[str], used: int) -> str | None:
+        """The cheapest turn that is left and that somebody wishes for at this level, but `trim` at once after a step
         whose memory malloc kept.
 
         An application that fills its cache again does so at the speed of memcpy, for those pages are resident
         already (400 MB in 30 ms, seen here): what a trim is to return must be returned before that.
         """
-        left = [step for step in self.steps if step.name not in taken and run.left(step.name, used)]
+        known = frozenset(turn for turn in run.steps if split(turn)[0] in self._rank)
+        left = [turn for turn in uncovered(known, frozenset(taken)) if run.left(turn, used)]
+        # A step as a whole comes before its parts, which it comprises.
+        left.sort(key=lambda turn: (self._rank[split(turn)[0]], turn))
         if run.reports and run.reports[-1].outcome is StepOutcome.RETAINED:
-            left.sort(key=lambda step: step.name != "trim")
+            left.sort(key=lambda turn: turn != "trim")
         return left[0] if left else None
 
-    async def _take(self, step: Step, run: Run, level: Level) -> StepReport:
-        situation = Situation(self._workers(), run.wanted[step.name] or 0, level, self._measure)
-        skip = self._skip(step, run, situation)
+    async def _take(self, turn: str, run: Run, level: Level) -> StepReport:
+        name, restricted = split(turn)
+        step = self.steps[self._rank[name]]
+        goal = run.wanted[turn] or 0
+        situation = Situation(self._workers(), goal, level, self._measure, restricted)
+        skip = self._skip(step, turn, run, situation)
         self._journal.write(
             "step_start" if skip is None else "step_skipped",
             run=run.id,
-            step=step.name,
+            step=turn,
             used=level.used,
             **({} if skip is None else {"reason": skip.value}),
         )
         if skip is not None:
-            report = StepReport(step.name, StepOutcome.SKIPPED, level.used, level.used, 0.0, skip.value)
+            report = StepReport(turn, StepOutcome.SKIPPED, level.used, level.used, 0.0, skip.value)
         else:
             began = time.perf_counter()
             try:
                 performed = await step.perform(situation)
             except Exception as error:  # noqa: BLE001 - the next step must have its turn
-                LOGGER.exception("step failed", extra=fields(step=step.name))
+                LOGGER.exception("step failed", extra=fields(step=turn))
                 performed = Performed(error=f"{type(error).__name__}: {error}")
             after = self._measure()
             if after is not None and self._unsettled(performed, level, after):
                 await asyncio.sleep(SETTLE)
                 after = self._measure()
-            report = judge(step.name, level, after, performed, time.perf_counter() - began)
+            report = judge(turn, level, after, performed, time.perf_counter() - began)
             self._told(run, report, level.limit)
         self._count(report)
         return report
@@ -159,15 +172,17 @@ class Ladder:
         """Whether a second look is worth its time: nothing seems to have come of it, and there is time."""
         least = noise(after.limit)
         gave_nothing = before.used - after.used < least and performed.retained < least
+        if performed.growth is not None:
+            return False
         return performed.done > 0 and gave_nothing and after.seconds_left > SETTLE * 20
 
-    def _skip(self, step: Step, run: Run, situation: Situation) -> SkipReason | None:
+    def _skip(self, step: Step, turn: str, run: Run, situation: Situation) -> SkipReason | None:
         if self.dry_run:
             return SkipReason.DRY_RUN
         if not situation.workers:
             return SkipReason.NO_HOOK
-        if self._held(run, step, situation.level):
-            return SkipReason.COOLDOWN
+        if (held := self._held(run, turn, situation.level)) is not None:
+            return held
         if step.expected(situation) > situation.level.seconds_left:
             return SkipReason.NO_TIME
         return None
@@ -208,10 +223,11 @@ class Ladder:
         )
 
     def _count(self, report: StepReport) -> None:
-        self._counters.add(STEPS, report.step, report.outcome.value)
-        self._counters.add(STEP_FREED, report.step, by=report.freed)
-        self._counters.add(STEP_SECONDS, report.step, by=report.seconds)
-        self._counters.add(STEP_STALL, report.step, by=report.stall_seconds or 0.0)
+        step = split(report.step)[0]  # names are the application's: they make no series
+        self._counters.add(STEPS, step, report.outcome.value)
+        self._counters.add(STEP_FREED, step, by=report.freed)
+        self._counters.add(STEP_SECONDS, step, by=report.seconds)
+        self._counters.add(STEP_STALL, step, by=report.stall_seconds or 0.0)
 
 
 def _outcome(run: Run, used: int) -> RunOutcome:
@@ -236,6 +252,10 @@ def judge(name: str, before: Level, after: Level | None, performed: Performed, s
         outcome, reason = StepOutcome.INCONCLUSIVE, "memory can't be read"
     elif not performed.done:
         outcome, reason = StepOutcome.FAILED, performed.error
+    elif performed.growth is not None:
+        slower = slowed(before, performed.growth)
+        outcome = StepOutcome.EFFECTIVE if slower else StepOutcome.INEFFECTIVE
+        reason = performed.error or f"memory grows by {megabytes(round(performed.growth))} a second"
     elif freed >= least:
         outcome, reason = StepOutcome.EFFECTIVE, performed.error
     elif performed.retained >= least:

@@ -1,4 +1,4 @@
-"""Step ``models``: have idle models unloaded, one process at a time; gc and trim follow, for they leave garbage."""
+"""Step ``models``: unload idle models, one process at a time; gc and trim follow. ``models:NAME`` unloads one model."""
 
 from __future__ import annotations
 

@@ -1,7 +1,11 @@
-"""What a step of the ladder is, and how a step is ordered from one hook."""
+"""What a step of the ladder is, and how a step is ordered from one hook, from all, and from the worst first.
+
+A step may be restricted to one cache or model: such a *turn* is written ``caches:bulk``.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +43,8 @@ class Situation:
     goal: int
     level: Level
     measure: Callable[[], Level | None]
+    name: str | None = None
+    """The one cache or model that the step is restricted to."""
 
     @property
     def patience(self) -> float:
@@ -63,6 +69,8 @@ class Performed:
     """Bytes freed inside malloc that the kernel has not got back."""
     details: Mapping[str, object] = field(default_factory=dict)
     """By slot: what the hooks said."""
+    growth: float | None = None
+    """Bytes per second by which memory grew once it was taken; None for a step that is judged by the level."""
 
 
 class Step(Protocol):
@@ -111,7 +119,7 @@ async def order(worker: Worker, step: str, situation: Situation) -> Answer:
     patience = situation.patience
     began = time.perf_counter()
     try:
-        raw = await worker.hook.ask("step", patience, step=step, name=None, within=patience)
+        raw = await worker.hook.ask("step", patience, step=step, name=situation.name, within=patience)
     except HookError as error:
         return Answer("failed", str(error), time.perf_counter() - began)
     details = raw.get("details")
@@ -126,6 +134,40 @@ async def order(worker: Worker, step: str, situation: Situation) -> Answer:
         if isinstance(details, dict)
         else {},
     )
+
+
+def split(turn: str) -> tuple[str, str | None]:
+    """Step of a turn, and the name that it is restricted to."""
+    step, colon, name = turn.partition(":")
+    return step, name if colon else None
+
+
+def uncovered(turns: frozenset[str], others: frozenset[str]) -> frozenset[str]:
+    """Those turns that the others do not comprise: ``caches`` comprises ``caches:bulk``."""
+    return frozenset(turn for turn in turns if not {turn, split(turn)[0]} & others)
+
+
+STRAGGLERS = 0.1
+"""Seconds for which the others are waited for once one process has done it: a worker that hangs must not keep
+the ladder from the next step while another one fills its cache again."""
+
+
+async def side_by_side(step: str, situation: Situation) -> Performed:
+    """Order a step from every process at once."""
+    workers = keyed(situation.workers)
+    tasks = {asyncio.create_task(order(worker, step, situation)): slot for slot, worker in workers}
+    pending, one_did = set(tasks), False
+    while pending:
+        done, pending = await asyncio.wait(
+            pending, timeout=STRAGGLERS if one_did else None, return_when=asyncio.FIRST_COMPLETED
+        )
+        one_did = one_did or any(task.result().status == "done" for task in done)
+        if not done:
+            break
+    for task in pending:
+        task.cancel()
+    late = Answer("failed", f"no answer {STRAGGLERS:g} s after the others'")
+    return summed({slot: late if task in pending else task.result() for task, slot in tasks.items()})
 
 
 async def worst_first(step: str, situation: Situation) -> Performed:

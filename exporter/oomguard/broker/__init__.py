@@ -12,16 +12,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from oomguard.actions.ladder import MOST_NAMED, Ladder, Run
-from oomguard.actions.step import Step
+from oomguard.actions.shed import OFF
+from oomguard.actions.step import Step, split
 from oomguard.broker.restraint import Restraint
+from oomguard.broker.shedding import Order, Shedding
 from oomguard.broker.wishes import Wish
 from oomguard.counters import Counters
 from oomguard.journal import Journal, number
 from oomguard.log import LOGGER, fields
 from oomguard.metrics import RUNS
-from oomguard.model import Level, RunOutcome, StepOutcome
+from oomguard.model import Level, RunOutcome, SkipReason, StepOutcome
 from oomguard.sizes import megabytes
 from oomguard.thresholds import Thresholds
+
+_SHED = "shed"
+_TAKEN = (StepOutcome.EFFECTIVE, StepOutcome.INEFFECTIVE, StepOutcome.INCONCLUSIVE)
 
 
 class Broker:
@@ -31,7 +36,7 @@ class Broker:
         self,
         steps: Sequence[Step],
         *,
-        ladder: Callable[[Callable[[Run, Step, Level], bool]], Ladder],
+        ladder: Callable[[Callable[[Run, str, Level], SkipReason | None]], Ladder],
         journal: Journal,
         counters: Counters,
         past: Sequence[Mapping[str, object]] = (),
@@ -53,6 +58,8 @@ class Broker:
         self._task: asyncio.Task[None] | None = None
         self._next_id = 1
         self.restraint = Restraint()
+        self.shedding = Shedding()
+        self._telling: set[asyncio.Task[None]] = set()
         self._resume(past)
         for outcome in RunOutcome:
             counters.add(RUNS, outcome.value, by=0)
@@ -90,6 +97,18 @@ class Broker:
         threshold = thresholds.high if level.used >= thresholds.high else None
         return self._start(Run(self.take_id(), alerts, wanted, level), threshold)
 
+    def stand(self, wishes: Sequence[Wish], level: Level, goal: int) -> None:
+        """Renew shedding while one of the sidecar's own wishes asks for it at this level, end it with the last.
+
+        `goal` is that in force. Called at every fast tick, before `consider`.
+        """
+        own = any(_SHED in wish.steps and level.used > _goal_of(wish, level, goal) for wish in wishes)
+        ordered = self.shedding.stand(level.at, own=own)
+        if ordered is not None:
+            task = asyncio.get_running_loop().create_task(self._tell(ordered, level))
+            self._telling.add(task)  # the loop alone would forget it (asyncio.create_task)
+            task.add_done_callback(self._telling.discard)
+
     def order(self, alertname: str, steps: Sequence[str], goal: int | None, level: Level) -> Run:
         """A person's order: nothing that was learned holds it back. Without a goal every step is taken."""
         wanted: dict[str, int | None] = dict.fromkeys(steps, goal)
@@ -126,7 +145,7 @@ class Broker:
             "run_start",
             run=run.id,
             alerts=list(run.alerts),
-            steps=[name for name in self._steps if name in run.wanted],
+            steps=[turn for step in self._steps for turn in sorted(run.wanted) if split(turn)[0] == step],
             used=run.level.used,
             limit=run.level.limit,
             threshold=threshold,
@@ -151,10 +170,22 @@ class Broker:
             self._end(run, outcome, level)
             self.ended()
 
+    async def _tell(self, ordered: Order, level: Level) -> None:
+        ends = ordered is Order.END
+        try:
+            await self._ladder.repeat(_SHED, OFF if ends else "", level)
+        except Exception:  # noqa: BLE001 - the processes end it by themselves
+            LOGGER.exception("shedding could not be ordered", extra=fields(order=ordered.value))
+        if ends:
+            self._journal.write("shed_end", used=level.used)
+            LOGGER.info("new requests are let in again")
+
     def _end(self, run: Run, outcome: RunOutcome, level: Level | None) -> None:
         if level is not None:
             for report in run.reports:
-                self.restraint.step_ended(self._steps[report.step], report, level)
+                self.restraint.step_ended(self._steps[split(report.step)[0]], report, level)
+                if report.step == _SHED and report.outcome in _TAKEN:
+                    self.shedding.begun(level.at)
             self.restraint.run_ended(run, outcome, level)
         used = level.used if level is not None else None
         self._counters.add(RUNS, outcome.value)
@@ -189,11 +220,13 @@ class Broker:
             ),
         )
 
-    def _holds_step(self, run: Run, step: Step, level: Level) -> bool:
+    def _holds_step(self, run: Run, turn: str, level: Level) -> SkipReason | None:
         retained = any(report.outcome is StepOutcome.RETAINED for report in run.reports)
-        if run.manual or (step.name == "trim" and retained):
-            return False
-        return self.restraint.holds_step(step.name, level)
+        if run.manual or (turn == "trim" and retained):
+            return None
+        if turn == _SHED and not self.shedding.wanted(level.at):
+            return SkipReason.RESOLVED
+        return SkipReason.COOLDOWN if self.restraint.holds_step(turn, level) else None
 
     def _resume(self, past: Sequence[Mapping[str, object]]) -> None:
         """Go on where the journal ends: ids, the floor, and a run that its sidecar did not live to end."""

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from oomguard.broker import Broker
 from oomguard.broker.requests import Order, Payload
-from oomguard.broker.wishes import LONGEST_NAME, Action, Declined, Wish, wish_of
+from oomguard.broker.wishes import LONGEST_NAME, Action, Declined, Wish, asks_to_shed, wish_of
 from oomguard.counters import Counters
 from oomguard.journal import Journal
 from oomguard.metrics import ADMIN_REQUESTS
-from oomguard.model import Level
+from oomguard.model import Alert, Level
 from oomguard.thresholds import Thresholds
 
 _NAMED: Final = 10
@@ -129,6 +129,8 @@ class Inbox:
                 {**alert.labels, "action": alert.labels.get("action") or default.value}
             ):
                 wish = Declined.SILENCED
+            if wish is not Declined.OTHER_TARGET and asks_to_shed(alert, default):
+                self._shed(alert, level, wanted=isinstance(wish, Wish) and act)
             if isinstance(wish, Wish):
                 wishes[wish] = None
             else:
@@ -136,6 +138,12 @@ class Inbox:
         outcome, run, reason = self._follow(tuple(wishes), level, thresholds, act=act)
         goal = self._broker.active.goal if run is not None and self._broker.active is not None else None
         return Receipt(self._broker.take_id(), outcome, run, level.used, goal, declined, reason)
+
+    def _shed(self, alert: Alert, level: Level, *, wanted: bool) -> None:
+        if wanted:
+            self._broker.shedding.asked(alert.fingerprint, level.at)
+        else:
+            self._broker.shedding.resolved(alert.fingerprint)
 
     def _follow(
         self, wishes: Sequence[Wish], level: Level, thresholds: Thresholds, *, act: bool

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from oomguard.actions.ladder import Run
-from oomguard.actions.step import Step, noise
+from oomguard.actions.step import Step, noise, split, uncovered
 from oomguard.model import Level, RunOutcome, StepOutcome, StepReport
 
 RISE: Final = 0.05
@@ -59,7 +59,7 @@ class Restraint:
 
     def holds(self, steps: frozenset[str], level: Level, critical: int) -> str:
         """Why no run may start at this level, or an empty string."""
-        if self.floor is None or steps - self._tried:
+        if self.floor is None or uncovered(steps, self._tried):
             return ""
         if level.used < self.next_level(level.limit):
             return "floor"
@@ -71,21 +71,22 @@ class Restraint:
         """Bytes from which on a run may start again."""
         return risen(self.floor or 0, limit)
 
-    def holds_step(self, step: str, level: Level) -> bool:
-        """Whether a step is in its cooldown: it proved ineffective lately, at about this level."""
-        cooldown = self._cooldowns.get(step)
-        return (
+    def holds_step(self, turn: str, level: Level) -> bool:
+        """Whether a turn is in its cooldown: it, or all of its step, proved ineffective lately, at about this level."""
+        cooldowns = (self._cooldowns.get(name) for name in (turn, split(turn)[0]))
+        return any(
             cooldown is not None
             and level.at < cooldown.until
             and level.used < risen(cooldown.used, level.limit)
+            for cooldown in cooldowns
         )
 
     def step_ended(self, step: Step, report: StepReport, level: Level) -> None:
         """Learn from one step."""
         if report.outcome in (StepOutcome.INEFFECTIVE, StepOutcome.INCONCLUSIVE, StepOutcome.FAILED):
-            self._cooldowns[step.name] = Cooldown(level.at + step.cooldown, report.used_before)
+            self._cooldowns[report.step] = Cooldown(level.at + step.cooldown, report.used_before)
         elif report.outcome in (StepOutcome.EFFECTIVE, StepOutcome.RETAINED):
-            self._cooldowns.pop(step.name, None)
+            self._cooldowns.pop(report.step, None)
 
     def run_ended(self, run: Run, outcome: RunOutcome, level: Level) -> None:
         """Learn from a whole run."""

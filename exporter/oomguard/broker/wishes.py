@@ -1,7 +1,8 @@
 """From an alert to a wish: what its labels ask for. Pure; the same for alerts of both engines.
 
 Labels that count: ``action`` (``cleanup``, ``unload``, ``restart`` or ``notify``), ``steps`` (names separated by
-commas, or ``all``), ``goal`` (a ratio, a percentage or a size; default: the goal in force) and ``target``.
+commas, ``caches:NAME`` and ``models:NAME`` for one of them, or ``all``), ``goal`` (a ratio, a percentage or a size;
+default: the goal in force), ``target``, and ``model`` of an alert that asks to unload.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from oomguard.actions import STEP_NAMES
+from oomguard.actions import NAMED, STEP_NAMES, in_order
+from oomguard.actions.step import split
 from oomguard.errors import UserError
 from oomguard.model import Alert
 from oomguard.sizes import Threshold, parse_threshold
@@ -71,7 +73,21 @@ def wish_of(alert: Alert, target: str, default: Action = Action.CLEANUP) -> Wish
         return Declined.NOTIFY
     if action is Action.RESTART:
         return Declined.NOT_ALLOWED
-    return Wish(alert.name[:LONGEST_NAME] or "unnamed", steps, goal)
+    return Wish(alert.name[:LONGEST_NAME] or "unnamed", _restricted(steps, action, labels), goal)
+
+
+def asks_to_shed(alert: Alert, default: Action = Action.CLEANUP) -> bool:
+    """Whether ``shed`` is among the steps of an alert, resolved or not; raises UserError as `wish_of`."""
+    action, steps, _ = read_labels(alert.labels, default)
+    return action is Action.CLEANUP and "shed" in steps
+
+
+def _restricted(steps: tuple[str, ...], action: Action, labels: Mapping[str, str]) -> tuple[str, ...]:
+    """Steps of an alert; one that asks to unload and is about one model asks for that model alone."""
+    model = labels.get("model", "")
+    if action is Action.UNLOAD and steps == UNLOAD_STEPS and 0 < len(model) <= LONGEST_NAME:
+        return (f"models:{model}",)
+    return steps
 
 
 def read_labels(
@@ -93,14 +109,18 @@ def read_labels(
 
 
 def parse_steps(text: str) -> tuple[str, ...]:
-    """Steps in the order of the ladder; raises UserError for an unknown one."""
+    """Turns in the order of the ladder; raises UserError for an unknown one."""
     names = [name for name in text.replace(",", " ").split() if name]
     return STEP_NAMES if names == [ALL_STEPS] else ordered(names)
 
 
 def ordered(names: list[str]) -> tuple[str, ...]:
-    """These steps in the order of the ladder; raises UserError for an unknown one."""
-    for name in names:
-        if name not in STEP_NAMES:
-            raise UserError(f"unknown step {name[:40]!r}; the steps are {', '.join(STEP_NAMES)}")
-    return tuple(step for step in STEP_NAMES if step in names)
+    """These turns in the order of the ladder; raises UserError for an unknown one."""
+    for turn in names:
+        step, name = split(turn)
+        if step not in STEP_NAMES:
+            raise UserError(f"unknown step {step[:40]!r}; the steps are {', '.join(STEP_NAMES)}")
+        if name is not None and (step not in NAMED or not 0 < len(name) <= LONGEST_NAME):
+            example = f"{NAMED[0]}:NAME, {NAMED[1]}:NAME"
+            raise UserError(f"unknown step {turn[:40]!r}; only {example} are restricted to one by its name")
+    return in_order(names)
