@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 QUIET = 10.0
 """Seconds without a question of the sidecar's after which it is taken for gone. It asks about once a second."""
+_GRACE = 1.0
+"""Seconds that it has to ask after a pause of ours, once."""
 _FIND = 60.0
 """Seconds between two looks at where our cgroup is, and at the environment."""
 _FASTEST = 0.010
@@ -73,6 +75,7 @@ class Alone:
         self._gauge.close()
         self._gauge = self._make_gauge()
         self._asked_at = float("-inf") if self._autonomous else self._clock()
+        self._graced = float("-inf")
         self._due: float | None = None
         self._on = False
         self._reason = ""
@@ -96,9 +99,9 @@ class Alone:
 
     def run(self, now: float) -> float:
         """Look, and act if it must be; seconds until the next look."""
-        if self._due is not None and now - self._due > _SLOWEST:
+        if self._due is not None and now - self._due > _GRACE and self._asked_at != self._graced:
             # The process was stopped, or a callback of the application's hung: the sidecar could not ask either.
-            self._asked_at = min(now, self._asked_at + now - self._due)
+            self._asked_at = self._graced = max(self._asked_at, now - QUIET + _GRACE)
         try:
             pause = self._tick(now)
         except Exception:  # noqa: BLE001 (MemoryError is not unlikely: the box may be full)
