@@ -1,0 +1,33 @@
+"""What a caller of a model may meet besides the application's own errors.
+
+::
+
+    RuntimeError
+     └─ ModelUnavailable    not to be had now: switched off, its load failed a moment ago, being unloaded for long
+    OSError
+     └─ ModelProcessDied    the process of an isolated model died, and so did the fresh one
+"""
+
+from __future__ import annotations
+
+__all__ = ["ModelProcessDied", "ModelUnavailable"]
+
+
+class ModelUnavailable(RuntimeError):  # noqa: N818 (a state of affairs; Unavailable is what people look for)
+    """The model can't be had now; the text says why, and when it is worth while to ask again."""
+
+
+class ModelProcessDied(OSError):  # noqa: N818 (as above)
+    """The process that runs an isolated model died twice; `reason` is ``oom_kill`` or ``unknown``.
+
+    ``oom_kill``: the kernel's counter of OOM kills rose in the interval in which the process vanished.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        why = "the kernel's OOM killer shot it" if reason == "oom_kill" else "the reason is unknown"
+        super().__init__(f"model {name!r}: its process died, and a fresh one did too: {why}")
+        self.name = name
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[ModelProcessDied], tuple[str, str]]:
+        return type(self), (self.name, self.reason)
