@@ -24,6 +24,19 @@ def test_steps_and_goal_are_labels():
     assert wish_of(alert(steps="all"), "t") == Wish("A", STEP_NAMES)
 
 
+def test_a_step_may_be_restricted_to_one_cache_or_model():
+    assert wish_of(alert(steps="models:jina-v3,caches:bulk"), "t").steps == ("caches:bulk", "models:jina-v3")
+    assert wish_of(alert(steps="caches:bulk,caches,gc"), "t").steps == ("caches", "gc"), (
+        "the whole has the part"
+    )
+
+
+def test_an_alert_that_asks_to_unload_and_is_about_one_model_asks_for_that_one():
+    assert wish_of(alert(action="unload", model="all MiniLM"), "t").steps == ("models:all MiniLM",)
+    assert wish_of(alert(action="unload", model="m", steps="models,gc"), "t").steps == ("gc", "models")
+    assert wish_of(alert(action="cleanup", model="m"), "t").steps == ("caches", "gc", "trim")
+
+
 @pytest.mark.parametrize(
     ("told", "reason"),
     [
@@ -45,6 +58,8 @@ def test_what_is_meant_for_another_target_is_not_even_read():
     ("labels", "text"),
     [
         ({"steps": "caches,dance"}, "unknown step 'dance'; the steps are caches, gc, trim"),
+        ({"steps": "gc:bulk"}, "unknown step 'gc:bulk'; only caches:NAME, models:NAME are restricted to one"),
+        ({"steps": "caches:"}, "unknown step 'caches:'; only caches:NAME"),
         ({"action": "reboot"}, "unknown action 'reboot'; the actions are cleanup, unload, restart, notify"),
         ({"goal": "lots"}, "goal: 'lots' is not a threshold"),
     ],
