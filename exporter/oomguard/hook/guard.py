@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from oomguard.hook.admin.endpoint import Endpoint
     from oomguard.hook.budgets import Budget
     from oomguard.hook.children import Child
+    from oomguard.hook.interval import Interval
     from oomguard.hook.limits import Limit
     from oomguard.hook.lru import Lru
     from oomguard.hook.models import Model
@@ -35,6 +36,7 @@ class Guard:
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         self._process = Process(os.environ if environ is None else environ)
         self._admin: Endpoint | None = None
+        self._interval: Interval | None = None
 
     # -- memory that can be had back
 
@@ -56,7 +58,7 @@ class Guard:
         Raises TypeError for a callback that can't be called or a name that is not text, ValueError for a name
         that is empty or longer than 100 characters.
         """
-        self._process.caches.register(name, clear, size, entries)
+        self._process.caches.register(name, clear, size, entries, expire)
 
     def lru(
         self,
@@ -249,8 +251,25 @@ class Guard:
         process = self._process
         try:
             process.begin(here=here)
+            if not process.off and (autonomous or process.configured):
+                from oomguard.hook.alone import Alone  # noqa: PLC0415 (not where there is nothing to wait for)
+
+                alone = process.part(
+                    "alone", lambda: Alone(process.core, process.step, autonomous=autonomous)
+                )
+                process.noted = alone.note_read
+            if not process.off and not process.configured:
+                self._clean_by_the_clock()
         except Exception as error:  # noqa: BLE001 (the host must start, whatever happens)
             process.core.warn(f"{type(error).__name__}: {error}")
+
+    def _clean_by_the_clock(self) -> None:
+        from oomguard.hook.interval import Interval, wanted  # noqa: PLC0415 (only where no sidecar is)
+
+        process = self._process
+        if self._interval is None and wanted(process.core.environ):
+            self._interval = Interval(process.core, process.caches.expire)
+            process.followers.append(self._interval.forked)
 
 
 def _check_callable(app: object) -> None:

@@ -49,8 +49,8 @@ class Process:
         """What else must begin anew in a forked child."""
         self.state = ("off", "not started")
         """State and reason while there is no connection to ask."""
-        self.asked = 0.0
-        """When the sidecar last asked for a reading (monotonic seconds); 0: never."""
+        self.noted: Callable[[], None] | None = None
+        """Told of each reading that the sidecar asks for."""
         self._chores = Chores(self._attend, self._wake)
         self.core = Core(environ, self._chores, unpatched.allocate_rlock(), self._release)
         self._watch = GcWatch()
@@ -65,6 +65,8 @@ class Process:
         self._forked = False
         self._shared_heap = False
         self._begun = False
+        self._here = True
+        """False in a process that only forks others: it holds nothing itself."""
         self._stopped = False
         self._registered = False
         self._changing = unpatched.allocate_rlock()
@@ -94,14 +96,16 @@ class Process:
         if self.off:
             self.state = ("off", "OOMGUARD_HOOK=0")
             return False
-        if sys.__dict__.setdefault(_OWNER, self) is not self:
+        address = environ.get("OOMGUARD_RUNTIME_DIR") or None
+        if address is None:
+            self.state = ("off", "OOMGUARD_RUNTIME_DIR is not set: no sidecar")
+        elif sys.__dict__.setdefault(_OWNER, self) is not self:
             self.state = ("off", "another copy of oomguard serves this process")
             return False
-        self._address = environ.get("OOMGUARD_RUNTIME_DIR") or None
-        if self._address is None:
-            self.state = ("off", "OOMGUARD_RUNTIME_DIR is not set: no sidecar")
+        self._address = address
         self._register()
         self._begun = True
+        self._here = here
         if self._link is not None:
             self._link.stop(_PARK)  # it has served the clock alone
         if here and (self._address is not None or len(self._chores)):
@@ -189,7 +193,7 @@ class Process:
 
     def _attend(self) -> None:
         """There is something to do by the clock: somebody must."""
-        if self._link is not None or self.off or self._stopped:
+        if self._link is not None or self.off or self._stopped or not self._here:
             return
         with self._changing:
             if self._link is None:
@@ -271,7 +275,8 @@ class Process:
         if ask == "ping":
             return {"ping": {}}
         if ask == "reading":
-            self.asked = monotonic()
+            if self.noted is not None:
+                self.noted()
             with self.core.work:
                 return {"reading": self._reading()}
         if ask == "step":
@@ -343,19 +348,19 @@ class Process:
         try:
             self._changing = unpatched.allocate_rlock()  # its holder may not have come along
             self.core.work = unpatched.allocate_rlock()
-            served = self._link is not None
             if self._link is not None:
                 self._link.abandon()
                 self._link = None
             self._statm.close()
             self._forked = True
-            self.asked = 0.0
             # Asked now: what the child allocates later would make the frozen part look small.
             self._shared_heap = not mostly_frozen()
             self._watch.forked()
+            self.caches.forked()
             for forked in (*self.followers, *(part.forked for part in list(self.parts.values()))):
                 forked()
-            if served or (self._begun and self._address is not None):
+            self._here = True
+            if not self._stopped and (self._address is not None or len(self._chores)):
                 self._connect(delay=_FORK_DELAY)
             elif self._steps is not None:
                 self._equip()
