@@ -2,77 +2,99 @@
 
 from __future__ import annotations
 
-from time import monotonic
-
 from oomguard.hook import unpatched
 from oomguard.hook.histogram import Histogram
 from oomguard.hook.parts import Core, resident
 
-_SAMPLING = 0.1
-"""Seconds between two requests that are measured: looking at memory twice takes 20 microseconds."""
+_SAMPLES = 10
+"""Requests that are measured between two readings: looking at memory twice takes 20 microseconds."""
 _KIB, _MIB = 1 << 10, 1 << 20
 _BOUNDS = (0, 64 * _KIB, 256 * _KIB, _MIB, 4 * _MIB, 16 * _MIB, 64 * _MIB, 256 * _MIB)
 """Bytes."""
 
-Mark = tuple[int, int]
-"""A request that is measured: resident bytes at its begin, and how many had begun with it."""
 
+class Tally:
+    """What one mount has counted. An asyncio mount adds to it without a lock: a lock costs as much as all the rest.
 
-class Requests:
-    """Requests in flight, of all mounts of the process. A stream is one only until it is noticed."""
+    Its loop's thread alone does so; where several loops share a mount, the interpreter's lock keeps the sums right,
+    and a free-threaded one may lose some.
+    """
 
-    def __init__(self, core: Core) -> None:  # noqa: ARG002 (every part is made with it)
-        self._growth = Histogram(_BOUNDS)
+    __slots__ = ("answered", "begun", "left", "lock")
+
+    def __init__(self) -> None:
         self.forked()
 
     def forked(self) -> None:
+        """Begin at zero, with a lock of its own."""
+        self.lock = unpatched.allocate_lock()
+        """For mounts whose requests are answered by many threads."""
+        self.begun = 0
+        self.answered = 0
+        self.left = 0
+        """Those that turned out to be streams, or were refused as such."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many are being answered; streams are not."""
+        # Below 0 where one that forks parts from its parent in the midst of it and is answered in the child.
+        return max(0, self.begun - self.answered - self.left)
+
+
+class Requests:
+    """Requests of all mounts of the process."""
+
+    def __init__(self, core: Core) -> None:  # noqa: ARG002 (every part is made with it)
+        self._tallies: list[Tally] = []
+        self._growth = Histogram(_BOUNDS)
+        self.samples = 0
+        """How many requests are still to be measured: nobody looks at a histogram that is not read."""
+
+    def forked(self) -> None:
         """Begin anew in a forked child."""
-        self._lock = unpatched.allocate_lock()
-        self._begun = 0
-        self._in_flight = 0
-        self._total = 0
-        self._next = 0.0
+        for tally in self._tallies:
+            tally.forked()
         self._growth.forked()
 
-    def begin(self) -> Mark | None:
-        """Count one that begins; what is returned goes to `end`."""
-        with self._lock:
-            self._begun += 1
-            self._in_flight += 1
-            if self._in_flight > 1:
-                return None
-            begun = self._begun
-        now = monotonic()
-        if now < self._next:
-            return None
-        self._next = now + _SAMPLING
-        before = resident()
-        return None if before is None else (before, begun)
+    def tally(self) -> Tally:
+        """Make one more, for a mount."""
+        made = Tally()
+        self._tallies.append(made)
+        return made
 
-    def end(self, mark: Mark | None, every: int | None) -> bool:
-        """Count one that was answered; whether it is an `every`th one.
+    def measure(self) -> tuple[int, int] | None:
+        """Look at memory before a request has been counted as begun; None where others are being answered.
+
+        Call it while there are `samples` to take, and give what is returned to `grown`.
+        """
+        if any(tally.in_flight for tally in self._tallies):
+            return None
+        before = resident()
+        if before is None:
+            return None
+        self.samples -= 1
+        return before, self._begun()
+
+    def grown(self, mark: tuple[int, int]) -> None:
+        """Look again when that request is answered; one that was not alone meanwhile does not count.
 
         Memory that fell counts as growth of 0: a sum has to rise.
         """
-        with self._lock:
-            self._in_flight -= 1
-            self._total = total = self._total + 1
-            alone = mark is not None and mark[1] == self._begun
-        if alone:
+        before, begun = mark
+        if self._begun() == begun + 1:
             after = resident()
             if after is not None:
-                assert mark is not None
-                self._growth.observe(max(0, after - mark[0]))
-        return every is not None and total % every == 0
-
-    def leave(self) -> None:
-        """Take back one that turned out to be a stream, or was refused as one."""
-        with self._lock:
-            self._in_flight -= 1
+                self._growth.observe(max(0, after - before))
 
     def reading(self) -> dict[str, object]:
         """How many are being answered and were, and the histogram of growth in bytes."""
-        with self._lock:
-            in_flight, total = self._in_flight, self._total
-        # Below 0 where the ones that fork parted from their parent are answered in the child.
-        return {"in_flight": max(0, in_flight), "total": total, "growth": self._growth.reading()}
+        self.samples = _SAMPLES
+        tallies = list(self._tallies)
+        return {
+            "in_flight": sum(tally.in_flight for tally in tallies),
+            "total": sum(tally.answered for tally in tallies),
+            "growth": self._growth.reading(),
+        }
+
+    def _begun(self) -> int:
+        return sum(tally.begun for tally in self._tallies)

@@ -78,14 +78,10 @@ class Stream:
 
     def absorbs(self, error: BaseException) -> bool:
         """Whether an exception is what `cancel` caused, and nobody else cancelled as well: it ends here."""
-        if self.ending is None or type(error).__name__ != "CancelledError":
+        if self.ending is None or type(error).__name__ != "CancelledError" or self.task is not current_task():
             return False
-        return not self.uncancel()
-
-    def uncancel(self) -> int:
-        """Take our cancellation back, for the task goes on; how many others there are (asyncio.Task.uncancel)."""
-        uncancel = getattr(self.task, "uncancel", None)  # Python 3.11
-        return 0 if uncancel is None else uncancel()
+        uncancel = getattr(self.task, "uncancel", None)  # Python 3.11; it tells how many others there are
+        return uncancel is None or not uncancel()
 
 
 class Held:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from asyncio import current_task, get_running_loop
+from asyncio import get_running_loop
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from oomguard.hook.admin.endpoint import PATHS, Answer
 from oomguard.hook.admin.loop import serve
-from oomguard.hook.streams import Stream, reason_of
+from oomguard.hook.streams import Stream, current_task, reason_of
 from oomguard.hook.web import Parts, connection
 from oomguard.hook.web.tasks import Lookout, collect_soon, ended, finish
 
@@ -17,16 +17,15 @@ _TRY_AGAIN_LATER = 1013
 """The websocket close code (IANA's registry of RFC 6455's codes)."""
 
 
-def mount(app: Any, parts: Parts) -> None:  # noqa: C901 (what a request passes stands together)
+def mount(app: Any, parts: Parts) -> None:
     """Add it to an `aiohttp.web.Application`, before it runs; raises RuntimeError afterwards."""
     if app.frozen:
         raise RuntimeError("the application runs already: mount oomguard before it is started")
     # The hook needs the standard library only; whoever has an Application has this.
     web = importlib.import_module("aiohttp.web")
     shedding, requests, paths, every = parts.shedding, parts.requests, parts.paths, parts.gc_every
-    lookout = Lookout(parts.streams)
-    noticed: dict[object, _Response] = {}
-    """By connection, which answers one request at a time; a request may be cloned on its way."""
+    notice = _Notice(parts, web)
+    open_now, tally = notice.streams, notice.tally
 
     def respond(answer: Answer) -> Any:
         return web.Response(status=answer.status, headers=dict(answer.headers), body=answer.body)
@@ -37,13 +36,14 @@ def mount(app: Any, parts: Parts) -> None:  # noqa: C901 (what a request passes 
             return respond(await _answer(parts, request))
         if shedding.armed and parts.sheds(path):
             return respond(parts.shed)
-        mark = requests.begin()
+        mark = requests.measure() if requests.samples > 0 else None
+        tally.begun += 1
         stream: _Response | None = None
         try:
             response = await handler(request)
-            stream = noticed.pop(request.protocol, None) if noticed else None
+            stream = open_now.pop(request.protocol, None) if open_now else None
         except BaseException as error:
-            stream = noticed.pop(request.protocol, None) if noticed else None
+            stream = open_now.pop(request.protocol, None) if open_now else None
             if stream is None:
                 raise
             if not stream.absorbs(error):
@@ -51,15 +51,37 @@ def mount(app: Any, parts: Parts) -> None:  # noqa: C901 (what a request passes 
                 raise
             response = stream.response
         finally:
-            if stream is None and requests.end(mark, every):
-                collect_soon()
+            if stream is None:
+                tally.answered += 1
+                if mark is not None:
+                    requests.grown(mark)
+                if every is not None and tally.answered % every == 0:
+                    collect_soon()
         if stream is not None:
             await stream.end()
         return response
 
-    async def noticing(request: Any, response: Any) -> None:
+    # In front of the application's own: the token is what guards /admin.
+    app.middlewares.insert(0, web.middleware(guarded))
+    app.on_response_prepare.append(notice.begin)
+
+
+class _Notice:
+    """Notices streams when their responses begin."""
+
+    def __init__(self, parts: Parts, web: Any) -> None:
+        self._parts = parts
+        self._web = web
+        self._lookout = Lookout(parts.streams)
+        self.tally = parts.requests.tally()
+        self.streams: dict[object, _Response] = {}
+        """By connection, which answers one request at a time; a request may be cloned on its way."""
+
+    async def begin(self, request: Any, response: Any) -> None:
+        """See a response that is about to be sent; raises HTTPServiceUnavailable where it is a stream too many."""
+        web, parts = self._web, self._parts
         if isinstance(response, web.Response):
-            return
+            return  # it is whole
         if isinstance(response, web.WebSocketResponse):
             stream: _Response = _Socket(parts, "websocket", request, response)
         elif response.headers.get("Content-Type", "").startswith("text/event-stream"):
@@ -67,19 +89,13 @@ def mount(app: Any, parts: Parts) -> None:  # noqa: C901 (what a request passes 
         else:
             return
         if not parts.streams.open(stream, f"{request.path} {request.remote}", bounded=True):
-            raise web.HTTPServiceUnavailable(
-                headers={name: value for name, value in parts.full.headers if name == "retry-after"},
-                text=parts.full.body.decode(),
-            )
-        requests.leave()
-        noticed[request.protocol] = stream
+            again = {name: value for name, value in parts.full.headers if name == "retry-after"}
+            raise web.HTTPServiceUnavailable(headers=again, text=parts.full.body.decode())
+        self.tally.left += 1
+        self.streams[request.protocol] = stream
         stream.attach()
         connection.watch(request.transport)
-        lookout.attend(get_running_loop())
-
-    # In front of the application's own: the token is what guards /admin.
-    app.middlewares.insert(0, web.middleware(guarded))
-    app.on_response_prepare.append(noticing)
+        self._lookout.attend(get_running_loop())
 
 
 class _Response(Stream):

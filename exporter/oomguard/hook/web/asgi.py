@@ -1,18 +1,18 @@
 """The mount for ASGI applications (ASGI 3.0, HTTP and websocket scopes), on an asyncio loop.
 
-Every call that a plain request costs here is measured in throughput (bench/): hence one coroutine around the
-application, and a plain function around `send`.
+A plain request must cost half a microsecond here, a fiftieth of what the server and Starlette take for it: hence
+one coroutine around the application, a plain function around `send`, and no other call.
 """
 
 from __future__ import annotations
 
-from asyncio import current_task, get_running_loop
+from asyncio import Task, ensure_future, get_running_loop
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from oomguard.hook.admin.endpoint import PATHS, Answer
 from oomguard.hook.admin.loop import serve
-from oomguard.hook.streams import Stream, reason_of
+from oomguard.hook.streams import Stream, current_task, reason_of
 from oomguard.hook.web import Parts, connection
 from oomguard.hook.web.tasks import Lookout, collect_soon, ended, finish
 
@@ -32,18 +32,15 @@ class _GoneError(Exception):
     """The client has gone before its body was whole."""
 
 
-def mount(app: Application, parts: Parts) -> Application:  # noqa: C901 (each call less is a thousand requests)
+def mount(app: Application, parts: Parts) -> Application:  # noqa: C901 (the two functions share what they know)
     """Put the parts in front of an application; what is not theirs is passed through as it came."""
     shedding, requests, paths, every = parts.shedding, parts.requests, parts.paths, parts.gc_every
-    begin, end = requests.begin, requests.end
     opener = _Opener(parts)
+    tally = opener.tally
 
     async def mounted(scope: Message, receive: Receive, send: Send) -> None:  # noqa: C901 (as above)
-        kind = scope["type"]
-        if kind != "http":
-            await (
-                opener.socket(app, scope, receive, send) if kind == "websocket" else app(scope, receive, send)
-            )
+        if scope["type"] != "http":
+            await opener.other(app, scope, receive, send)
             return
         if scope["path"].endswith(paths) and await _answered(parts, scope, receive, send):
             return
@@ -51,32 +48,39 @@ def mount(app: Application, parts: Parts) -> Application:  # noqa: C901 (each ca
             await _respond(send, parts.shed)
             return
         stream: _EventStream | None = None
-        task = current_task()
 
         def noticing(message: Message) -> Awaitable[None]:
             nonlocal stream
             if stream is not None:
                 return stream.pass_on(message)
-            if message["type"] == "http.response.start":
-                for name, value in message.get("headers", ()):
+            if "headers" in message:  # http.response.start
+                for name, value in message["headers"]:
+                    if name == b"content-length":
+                        break  # it has an end
                     if name == b"content-type":
                         if value.startswith(b"text/event-stream"):
-                            stream = _EventStream(opener, scope, receive, send, task)
+                            stream = _EventStream(opener, scope, receive, send)
                             return stream.begin(message)
                         break
             return send(message)
 
-        mark = begin()
+        mark = requests.measure() if requests.samples > 0 else None
+        tally.begun += 1
         try:
             await app(scope, receive, noticing)
         except BaseException as error:
-            if stream is None or not stream.absorbs(error):
-                if stream is not None:
-                    stream.close(stream.why(error))
+            if stream is None:
+                raise
+            if not stream.absorbs(error):
+                stream.close(stream.why(error))
                 raise
         finally:
-            if stream is None and end(mark, every):
-                collect_soon()
+            if stream is None:
+                tally.answered += 1
+                if mark is not None:
+                    requests.grown(mark)
+                if every is not None and tally.answered % every == 0:
+                    collect_soon()
         if stream is not None:
             await stream.leave()
 
@@ -88,6 +92,7 @@ class _Opener:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
+        self.tally = parts.requests.tally()
         self.lookout = Lookout(parts.streams)
 
     def open(self, stream: Stream, scope: Message, *, bounded: bool) -> bool:
@@ -99,13 +104,16 @@ class _Opener:
         self.lookout.attend(get_running_loop())
         return True
 
-    async def socket(self, app: Application, scope: Message, receive: Receive, send: Send) -> None:
-        """Serve a websocket."""
+    async def other(self, app: Application, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve a websocket, and pass through what is none."""
+        if scope["type"] != "websocket":
+            await app(scope, receive, send)
+            return
         parts = self.parts
         if parts.shedding.armed and parts.sheds(_path(scope)):
             await _deny(scope, send, parts.shed)
             return
-        stream = _Socket(self, scope, receive, send, current_task())
+        stream = _Socket(self, scope, receive, send)
         try:
             await app(scope, stream.hear, stream.pass_on)
         except BaseException as error:
@@ -118,23 +126,42 @@ class _Opener:
 class _Watched(Stream):
     """A stream with the server's `send`; `finished` says that its end was sent."""
 
-    __slots__ = ("_opener", "_send", "finished")
+    __slots__ = ("_closing", "_opener", "_scope", "_send", "finished")
 
-    def __init__(self, opener: _Opener, name: str, receive: Receive, send: Send, task: Any) -> None:
+    def __init__(self, opener: _Opener, name: str, scope: Message, receive: Receive, send: Send) -> None:
         # The object behind uvicorn's `receive` has the transport; of another server nothing is known.
-        super().__init__(opener.parts.streams, name, task, getattr(receive, "__self__", None))
-        if getattr(self.connection, "transport", None) is None:
-            self.connection = None
+        connection = getattr(receive, "__self__", None)
+        known = getattr(connection, "transport", None) is not None
+        super().__init__(opener.parts.streams, name, current_task(), connection if known else None)
         self._opener = opener
+        self._scope = scope
         self._send = send
+        self._closing: Task[None] | None = None
         self.finished = False
 
-    async def leave(self) -> None:
-        """Close it behind the application, which has ended; send the end that it did not."""
-        if self.ending is not None and not self.finished:
+    def cancel(self, why: Reason) -> None:
+        """End it: the client is told, whereupon `receive` tells the application, and the task is cancelled.
+
+        The task is the one that sends, which may be a child of the one that the server waits for; the end that
+        `receive` tells ends that one.
+        """
+        if self.ending is None and not self.finished:
             self.finished = True
-            await finish(self, self._send(self.last()))
+            super().cancel(why)
+            self._closing = ensure_future(finish(self, self._send(self.last())))
+
+    async def leave(self) -> None:
+        """Close it behind the application, which has ended."""
+        if self._closing is not None:
+            await self._closing
         self.close(self.why(None))
+
+    async def reject(self, answer: Awaitable[None]) -> None:
+        """Tell the client that it is one too many, and end the task that wanted to begin it."""
+        self.finished = True
+        await answer
+        super().cancel("server")
+        await ended()
 
     def last(self) -> Message:
         """What ends it properly."""
@@ -148,18 +175,17 @@ class _Watched(Stream):
 class _EventStream(_Watched):
     """A response of the type text/event-stream (HTML Living Standard, "Server-sent events")."""
 
-    __slots__ = ("_scope",)
+    __slots__ = ()
 
-    def __init__(self, opener: _Opener, scope: Message, receive: Receive, send: Send, task: Any) -> None:
-        super().__init__(opener, "sse", receive, send, task)
-        self._scope = scope
+    def __init__(self, opener: _Opener, scope: Message, receive: Receive, send: Send) -> None:
+        super().__init__(opener, "sse", scope, receive, send)
 
     def begin(self, start: Message) -> Awaitable[None]:
         """Pass the head of the response on, or answer 503 where there are too many."""
-        self._opener.parts.requests.leave()
+        self._opener.tally.left += 1
         if self._opener.open(self, self._scope, bounded=True):
             return self._send(start)
-        return self._reject()
+        return self.reject(_respond(self._send, self._opener.parts.full))
 
     def pass_on(self, message: Message) -> Awaitable[None]:
         """Pass a part of it on. A line that begins with a colon is a comment, which keeps alive: no event."""
@@ -171,12 +197,6 @@ class _EventStream(_Watched):
             self.finished = True
             self.close(self.why_at_end())
         return self._send(message)
-
-    async def _reject(self) -> None:
-        await _respond(self._send, self._opener.parts.full)
-        self.finished = True
-        self.cancel("server")
-        await ended()
 
     def last(self) -> Message:
         return {"type": "http.response.body", "body": b"", "more_body": False}
@@ -196,12 +216,11 @@ class _EventStream(_Watched):
 class _Socket(_Watched):
     """A websocket, from its acceptance on."""
 
-    __slots__ = ("_hear", "_scope")
+    __slots__ = ("_hear",)
 
-    def __init__(self, opener: _Opener, scope: Message, receive: Receive, send: Send, task: Any) -> None:
-        super().__init__(opener, "websocket", receive, send, task)
+    def __init__(self, opener: _Opener, scope: Message, receive: Receive, send: Send) -> None:
+        super().__init__(opener, "websocket", scope, receive, send)
         self._hear = receive
-        self._scope = scope
 
     async def hear(self) -> Message:
         """Pass on what the client says."""
@@ -219,17 +238,11 @@ class _Socket(_Watched):
         kind = message["type"]
         self.touch()
         if kind == "websocket.accept" and not self._opener.open(self, self._scope, bounded=True):
-            return self._reject()
+            return self.reject(_deny(self._scope, self._send, self._opener.parts.full))
         if kind == "websocket.close":
             self.finished = True
             self.close("server")
         return self._send(message)
-
-    async def _reject(self) -> None:
-        await _deny(self._scope, self._send, self._opener.parts.full)
-        self.finished = True
-        self.cancel("server")
-        await ended()
 
     def last(self) -> Message:
         return {"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": ""}

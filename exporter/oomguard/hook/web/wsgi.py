@@ -10,7 +10,7 @@ from typing import Any
 
 from oomguard.hook import unpatched
 from oomguard.hook.admin.endpoint import MAX_BODY, PATHS, WAIT, Answer, Endpoint, failed
-from oomguard.hook.requests import Mark
+from oomguard.hook.requests import Tally
 from oomguard.hook.streams import Stream, reason_of
 from oomguard.hook.web import Parts, connection
 
@@ -23,7 +23,7 @@ _PAUSE = 0.001
 
 def mount(app: Application, parts: Parts) -> Application:
     """Put the parts in front of an application; what is not theirs is passed through as it came."""
-    shedding, paths = parts.shedding, parts.paths
+    shedding, paths, tally = parts.shedding, parts.paths, parts.requests.tally()
 
     def mounted(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
@@ -32,7 +32,7 @@ def mount(app: Application, parts: Parts) -> Application:
             return _respond(start_response, answer)
         if shedding.armed and parts.sheds(path):
             return _respond(start_response, parts.shed)
-        exchange = _Exchange(parts, environ, start_response)
+        exchange = _Exchange(parts, tally, environ, start_response)
         try:
             body = app(environ, exchange.start)
         except BaseException as error:
@@ -41,7 +41,7 @@ def mount(app: Application, parts: Parts) -> Application:
         if exchange.stream is None and not exchange.rejected:
             # A whole body needs nothing more of the application; a file may be sent by the server's own means.
             whole = isinstance(body, list | tuple) or _is_file(environ, body)
-            if whole and not (exchange.end(None) and parts.gc_every):
+            if whole and not exchange.end(None):
                 return body
         return _Body(exchange, body)
 
@@ -51,13 +51,29 @@ def mount(app: Application, parts: Parts) -> Application:
 class _Exchange:
     """One request, and what becomes of it."""
 
-    __slots__ = ("_environ", "_mark", "_over", "_parts", "_start_response", "due", "rejected", "stream")
+    __slots__ = (
+        "_environ",
+        "_mark",
+        "_over",
+        "_parts",
+        "_start_response",
+        "_tally",
+        "due",
+        "rejected",
+        "stream",
+    )
 
-    def __init__(self, parts: Parts, environ: Environ, start_response: Callable[..., Any]) -> None:
+    def __init__(
+        self, parts: Parts, tally: Tally, environ: Environ, start_response: Callable[..., Any]
+    ) -> None:
+        requests = parts.requests
         self._parts = parts
+        self._tally = tally
         self._environ = environ
         self._start_response = start_response
-        self._mark: Mark | None = parts.requests.begin()
+        self._mark = requests.measure() if requests.samples > 0 else None
+        with tally.lock:
+            tally.begun += 1
         self._over = False
         self.stream: Stream | None = None
         self.rejected = False
@@ -85,7 +101,13 @@ class _Exchange:
         if self.stream is not None:
             self.stream.close("client" if error is None and not whole else reason_of(error))
         elif not self.rejected:
-            self.due = self._parts.requests.end(self._mark, self._parts.gc_every)
+            with self._tally.lock:
+                self._tally.answered += 1
+                answered = self._tally.answered
+            if self._mark is not None:
+                self._parts.requests.grown(self._mark)
+            every = self._parts.gc_every
+            self.due = every is not None and answered % every == 0
         return self.due
 
     def refusal(self) -> bytes:
@@ -96,7 +118,8 @@ class _Exchange:
         environ = self._environ
         stream = Stream(self._parts.streams, "sse")
         about = f"{environ.get('PATH_INFO', '')} {environ.get('REMOTE_ADDR', '')}"
-        self._parts.requests.leave()
+        with self._tally.lock:
+            self._tally.left += 1
         if not self._parts.streams.open(stream, about, bounded=True):
             self.rejected = True
             return False
