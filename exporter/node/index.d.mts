@@ -1,0 +1,3 @@
+export * from './index.js';
+import hook = require('./index.js');
+export default hook;
