@@ -18,6 +18,7 @@ from oomguard.broker.wishes import Action
 from oomguard.counters import Counters
 from oomguard.errors import TargetError
 from oomguard.export import status as told
+from oomguard.export.advice import advice
 from oomguard.export.hook_series import HookTotals, health_samples
 from oomguard.export.prometheus import Exporter
 from oomguard.export.series import fast_samples, snapshot_samples, threshold_samples
@@ -173,7 +174,7 @@ class SidecarView:
             "health": self.health()["status"],
             "level": told.level_json(level),
             "thresholds": self._state.settings.thresholds(level.limit) if level is not None else None,
-            "advice": told.advice(snapshot) if snapshot is not None else "",
+            "advice": advice(snapshot) if snapshot is not None else "",
             "stalled": [
                 {"process": slot, "pid": hook.pid, "seconds": round(hook.stalled, 1)}
                 for slot, hook in guardian.hooks()

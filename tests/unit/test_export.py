@@ -18,7 +18,7 @@ from oomguard import metrics as m
 from oomguard.export.hook_series import HookTotals, health_samples
 from oomguard.export.prometheus import Exporter, families
 from oomguard.export.series import fast_samples, snapshot_samples, threshold_samples
-from oomguard.export.status import advice, health, snapshot_json
+from oomguard.export.status import health, snapshot_json
 from oomguard.hookmodel import AllocatorStats, CacheStats, Distribution, GcStats
 from oomguard.model import (
     CgroupEvents,
@@ -230,11 +230,3 @@ def test_health_follows_the_thresholds():
 def test_command_lines_are_shown_on_request_only():
     assert "secret" not in str(snapshot_json(SNAPSHOT, command_lines=False))
     assert "secret" in str(snapshot_json(SNAPSHOT, command_lines=True))
-
-
-def test_the_advice_names_where_memory_is():
-    assert (
-        advice(SNAPSHOT)
-        == "25.0 MiB free inside malloc: trim returns it; 50.0 MiB in registered caches: caches returns it"
-    )
-    assert advice(replace(SNAPSHOT, hooks=Reading(Status.ABSENT))) == ""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
 from typing import Any, Final
 
+from oomguard.hookmodel import AppStats
 from oomguard.model import HookReading, Level, Process, Reading, Snapshot, Status
-from oomguard.sizes import format_size
 
 _MB: Final = 1 << 20
 
@@ -66,22 +68,6 @@ def reading_json(reading: Reading[Any]) -> dict[str, Any]:
     return told
 
 
-def advice(snapshot: Snapshot) -> str:
-    """One sentence on where memory could come from, empty when nothing stands out."""
-    retained = sum(
-        hook.allocator.value.retained or 0
-        for hook in snapshot.hooks.value or ()
-        if hook.allocator.value is not None
-    )
-    cached = sum(cache.bytes or 0 for hook in snapshot.hooks.value or () for cache in hook.caches)
-    parts = []
-    if retained > 16 * _MB:
-        parts.append(f"{format_size(retained)} free inside malloc: trim returns it")
-    if cached > 16 * _MB:
-        parts.append(f"{format_size(cached)} in registered caches: caches returns it")
-    return "; ".join(parts)
-
-
 def _process(process: Process, *, command_lines: bool) -> dict[str, Any]:
     sample, memory = process.sample, process.memory.value
     told = {
@@ -127,4 +113,23 @@ def _hook(hook: HookReading) -> dict[str, Any]:
         "caches": [
             {"name": cache.name, "bytes": cache.bytes, "entries": cache.entries} for cache in hook.caches
         ],
+        **_app(hook.app),
     }
+
+
+def _app(app: AppStats) -> dict[str, Any]:
+    """What the application's parts told; those that it has not are left out."""
+    told = json_of(app)
+    assert isinstance(told, dict)
+    return {name: part for name, part in told.items() if part}
+
+
+def json_of(value: object) -> object:
+    """A record as JSON: fields by name, enums by value."""
+    if isinstance(value, Enum):
+        return value.value
+    if is_dataclass(value):
+        return {field.name: json_of(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: json_of(one) for key, one in value.items()}
+    return [json_of(one) for one in value] if isinstance(value, tuple) else value
