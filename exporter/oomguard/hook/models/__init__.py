@@ -1,9 +1,5 @@
-"""Models: loaded at first use, unloaded when idle or when memory is short, in this process or in one of their own."""
+"""Models: loaded at first use, unloaded when idle or when memory is short, in this process or in one of their own.
 
-from __future__ import annotations
-
-from oomguard.hook.models.errors import ModelProcessDied, ModelUnavailable
-from oomguard.hook.models.model import Model
-from oomguard.hook.models.registry import Models
-
-__all__ = ["Model", "ModelProcessDied", "ModelUnavailable", "Models"]
+`registry.Models` is the part of the guard, `model.Model` what the application holds; `constructions` notices models
+that nobody registered. Nothing is imported here: what a process does not use costs it nothing.
+"""

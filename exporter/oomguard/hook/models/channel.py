@@ -3,7 +3,7 @@
 A message is a pickle (protocol 5) and the buffers that it leaves out (PEP 574): large arrays. It begins with a
 header, network byte order: ``oomg``, 1 if a file is passed along, how many segments (the pickle is the first), the
 call's number, bytes of all segments; then the length of each segment. The segments follow, or, where all
-together have 64 KiB or more, lie in an anonymous file (memfd_create(2)) that comes with the header (unix(7),
+together have 256 KiB or more, lie in an anonymous file (memfd_create(2)) that comes with the header (unix(7),
 SCM_RIGHTS). The reader maps it, so that an array is copied once, by the writer, and lives in the map.
 """
 
@@ -27,14 +27,13 @@ if TYPE_CHECKING:
 _HEADER = struct.Struct("!4s?xHQQ")
 _LENGTH = struct.Struct("!Q")
 _MAGIC = b"oomg"
-_LARGE = 64 << 10
-"""Bytes from which on a file is cheaper than the socket, and a buffer is left out of the pickle."""
+_LARGE = 256 << 10
+"""Bytes from which on a file is cheaper than the socket, and a buffer is left out of the pickle: 128 KiB there and back
+took 0.24 ms by the socket and 0.44 by a file, 1 MiB 4.6 and 1.3."""
 _MOST = 0xFFFF
 """Segments of a message; buffers beyond stay in the pickle."""
 _ALIGNED = 64
 """Bytes; what numpy and torch like their arrays to begin at."""
-_MAP = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-"""All pages at once: a fault for each would take longer than the copy."""
 _CHUNK = 1 << 20
 _RIGHTS = _socket.CMSG_SPACE(4)
 
@@ -137,7 +136,7 @@ class Channel:
             if file is None:
                 raise ChannelClosed("a message without its file")
             try:
-                content, offset, step = memoryview(mmap.mmap(file, 0, flags=_MAP)), 0, _ALIGNED
+                content, offset, step = memoryview(mmap.mmap(file, 0)), 0, _ALIGNED
             finally:
                 os.close(file)
         self._got = bytearray()
