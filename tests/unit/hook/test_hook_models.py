@@ -278,10 +278,7 @@ def test_the_pause_after_a_failure_doubles_up_to_a_minute_and_ends_with_a_succes
         began = clock[0]
         while True:
             clock[0] += 0.5
-            try:
-                model._claim()[0]
-            except AssertionError:
-                raise
+            model._claim()
             if model.state == "loading":
                 model._end(model._turn, "failed")
                 break
@@ -396,8 +393,9 @@ def test_an_idle_model_is_unloaded_by_the_clock_and_loaded_again(models, core):
     now = time.monotonic()
     core.chores.run(now)
     with model:
-        core.chores.run(now + 1000)
+        assert core.chores.run(now + 1000) <= 300
         assert model.state == "loaded", "it is in use"
+    core.chores.hurry(models.idle)
     assert core.chores.run(now + 100) <= 201
     assert model.state == "loaded"
     core.chores.run(now + 400)
@@ -590,7 +588,7 @@ def test_a_replaced_model_is_still_unloaded_when_idle(models, core):
         ("m", Weights, {"unload": 5}, TypeError, "unload must be callable"),
         ("m", Weights, {"idle_timeout": -1}, ValueError, "idle_timeout must be seconds"),
         ("m", Weights, {"idle_timeout": "5m"}, ValueError, "idle_timeout must be seconds"),
-        ("m", Weights, {"min_residency": None or -1}, ValueError, "min_residency must be seconds"),
+        ("m", Weights, {"min_residency": -1}, ValueError, "min_residency must be seconds"),
         ("m", Weights, {"isolate": True, "unload": print}, ValueError, "leave out unload"),
     ],
 )
@@ -616,7 +614,7 @@ def test_a_reading_is_what_the_protocol_says(models):
     with model:
         assert reading(models)["idle"] is None
     assert reading(models)["idle"] >= 0
-    assert json.loads(json.dumps(models.reading())) == models.reading() or True
+    assert json.loads(json.dumps(models.reading()))[0]["loads"] == 1
     assert models.children() == []
 
 

@@ -252,18 +252,25 @@ class Model:
 
     # -- loading
 
-    def _load(self, turn: _Turn) -> Exception | None:
-        """Load, and return what `load` raised; what is no Exception (Ctrl-C) is passed on, and others may try."""
+    def _load(self, turn: _Turn, *, aside: bool = False) -> Exception | None:
+        """Load, and return what `load` raised.
+
+        What is no Exception (Ctrl-C, a greenlet's end) is passed on, and others may try; in a thread of its own
+        (`aside`) there is nobody to pass it on to, and it is a failure as well.
+        """
         started = perf_counter()
         try:
             value, gained = self.place.load()
         except Exception as error:  # noqa: BLE001 (the application's own: whoever waits gets it)
             self._failed(turn, error)
             return error
-        except BaseException:
-            with self._lock:
-                self._end(turn, UNLOADED)
-            raise
+        except BaseException as error:
+            if not aside:
+                with self._lock:
+                    self._end(turn, UNLOADED)
+                raise
+            self._failed(turn, ModelUnavailable(f"model {self.name!r}: its load ended with {_text(error)}"))
+            return None
         seconds = perf_counter() - started
         with self._lock:
             if self._turn is turn:  # else this is a child that was forked meanwhile
@@ -286,13 +293,7 @@ class Model:
 
         def run() -> None:
             turn.by = _thread.get_ident()
-            try:
-                self._load(turn)
-            except BaseException as error:  # noqa: BLE001 (a thread must end quietly)
-                turn.error = ModelUnavailable(
-                    f"model {self.name!r}: its load ended with {type(error).__name__}"
-                )
-                turn.done = True
+            self._load(turn, aside=True)
 
         try:
             threading.Thread(
