@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from tests.unit.test_hook_reading import FULL, NODE_GC
 
 from oomguard import metrics as m
 from oomguard.export.hook_series import HookTotals, health_samples
@@ -39,6 +40,7 @@ from oomguard.model import (
     Tree,
     UsedKind,
 )
+from oomguard.sources.hook_reading import app_stats
 from oomguard.thresholds import Thresholds
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "metrics.prom"
@@ -94,7 +96,9 @@ SAMPLES = [
     *fast_samples(LEVEL, "svc", LIMITS),
     *threshold_samples(LIMITS, "svc"),
     *snapshot_samples(SNAPSHOT),
-    *HookTotals().samples("svc", SNAPSHOT.hooks.value),
+    *HookTotals().samples(
+        "svc", (hook(), replace(hook("worker-1", 42), app=app_stats({**FULL, "gc": NODE_GC})))
+    ),
     *health_samples("svc", [("main", 0.0), ("worker-1", 12.5)]),
 ]
 EXPORTER = Exporter(lambda: SAMPLES)

@@ -24,7 +24,15 @@ MOST_GONE: Final = 16
 Those of the others are a sum."""
 
 _GREATEST = frozenset(
-    {m.EVENT_LOOP_LAG, m.STREAM_OLDEST, m.MODEL_LOAD_SECONDS, m.HOOK_ROUND_TRIP, m.HOOK_ALONE, m.SHEDDING}
+    {
+        m.ALLOCATOR_INFO,
+        m.EVENT_LOOP_LAG,
+        m.STREAM_OLDEST,
+        m.MODEL_LOAD_SECONDS,
+        m.HOOK_ROUND_TRIP,
+        m.HOOK_ALONE,
+        m.SHEDDING,
+    }
 )
 _LEAST = frozenset({m.MODEL_IDLE})
 
@@ -54,8 +62,6 @@ class HookTotals:
         gauges: dict[Key, float] = {}
         for hook in hooks:
             present += 1
-            if (allocator := hook.allocator.value) is not None:
-                yield Sample(m.ALLOCATOR_INFO, (target, hook.slot, allocator.name), 1.0)
             counts = dict(_histograms(hook))
             for metric, labels, value in chain.from_iterable(part(hook) for part in _PARTS):
                 key = (metric, labels, "")
@@ -137,6 +143,7 @@ def _allocator(hook: HookReading) -> Pairs:
         for state in ("in_use", "free", "mmapped", "retained"):
             yield m.ALLOCATOR, (hook.slot, state), getattr(allocator, state)
         yield m.ALLOCATOR_ARENAS, (hook.slot,), allocator.arenas
+        yield m.ALLOCATOR_INFO, (hook.slot, allocator.name), 1
 
 
 def _caches(hook: HookReading) -> Pairs:
