@@ -29,7 +29,7 @@ FULL = {
                 "rejected": 4, "oldest_age": 10800.0,
                 "duration": {"bounds": [1.0, 60.0], "counts": [5, 30, 3], "sum": 900.5}},
     "requests": {"in_flight": 2, "total": 1000,
-                 "growth": {"bounds": [0, 1048576], "counts": [900, 90, 10], "sum": -5.0}},
+                 "growth": {"bounds": [0, 1048576], "counts": [900, 90, 10], "sum": 5000}},
     "shed": {"on": True, "refused": 17},
     "budgets": [{"name": "weights", "limit": 200, "reserved": 170, "refused": 1, "state": "warning"}],
     "limits": [{"name": "agents", "limit": 2, "in_use": 2, "waiting": 1, "waited": 8}],
@@ -60,7 +60,7 @@ def test_everything_that_the_protocol_knows_is_read():
         2,
         (5, 30, 3),
     )
-    assert (app.requests.in_flight, app.requests.growth.sum) == (2, -5.0)
+    assert (app.requests.in_flight, app.requests.growth.sum) == (2, 5000)
     assert (app.shed.on, app.shed.refused) == (True, 17)
     assert (app.budgets[0].state, app.limits[0].waited) == (BudgetState.WARNING, 8)
     assert (app.loop.lag, app.alone.on, app.heap.spaces[0].name) == (0.3, False, "old_space")
@@ -150,6 +150,8 @@ def read(reading):
         (("streams", "duration", "bounds"), [60.0, 1.0, 1.0]),
         (("streams", "oldest_age"), -3.0),
         (("requests",), [1]),
+        (("requests", "growth", "sum"), -5.0),
+        (("requests", "growth", "sum"), None),
         (("budgets", 0, "state"), "burning"),
         (("heap", "spaces"), "none"),
         (("loop", "lag"), 10**400),

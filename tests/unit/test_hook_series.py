@@ -137,15 +137,6 @@ def test_a_model_that_is_left_out_of_a_line_keeps_its_counts():
     assert totals.tick(loads(1, 6)).value(m.MODEL_LOADS, "jina") == 6
 
 
-def test_a_sum_that_falls_is_no_new_beginning():
-    def grown(total):
-        requests = hook_reading.app_stats(FULL).requests
-        return hook(1, requests=replace(requests, growth=replace(requests.growth, sum=total)))
-
-    totals = Totals().tick(grown(100.0))
-    assert totals.tick(grown(40.0)).value(m.REQUEST_GROWTH, suffix="_sum") == 40.0
-
-
 def test_thousands_of_workers_that_come_and_go_leave_a_sum_and_no_more():
     totals = Totals()
     for pid in range(1, 2001):

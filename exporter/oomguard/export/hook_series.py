@@ -23,17 +23,10 @@ MOST_GONE: Final = 16
 """Processes without a connection whose counts are still known apart: one that connects again goes on where it was.
 Those of the others are a sum."""
 
-_GREATEST = frozenset(
-    {
-        m.ALLOCATOR_INFO,
-        m.EVENT_LOOP_LAG,
-        m.STREAM_OLDEST,
-        m.MODEL_LOAD_SECONDS,
-        m.HOOK_ROUND_TRIP,
-        m.HOOK_ALONE,
-        m.SHEDDING,
-    }
-)
+_GREATEST = frozenset({
+    m.ALLOCATOR_INFO, m.EVENT_LOOP_LAG, m.STREAM_OLDEST, m.MODEL_LOAD_SECONDS, m.HOOK_ROUND_TRIP, m.HOOK_ALONE,
+    m.SHEDDING,
+})  # fmt: skip
 _LEAST = frozenset({m.MODEL_IDLE})
 
 
@@ -83,19 +76,12 @@ class HookTotals:
     def _count(self, identity: tuple[object, ...], counts: dict[Key, float]) -> None:
         before = self._last.pop(identity, {})
         # One that counts less than before has begun anew: an exec, or a part that was made again.
-        self._fold({key: value for key, value in before.items() if _fell(key, before, counts)})
+        self._fold({key: value for key, value in before.items() if counts.get(key, value) < value})
         # What it does not tell this time (a line has its bound) has not been uncounted.
         self._last[identity] = {**before, **counts}
 
     def _fold(self, counts: Mapping[Key, float]) -> None:
         _add(self._base, counts)
-
-
-def _fell(key: Key, before: Mapping[Key, float], now: Mapping[Key, float]) -> bool:
-    """Whether a counter has begun anew; a sum may fall where what is observed may be negative."""
-    metric, labels, suffix = key
-    counter = (metric, labels, "_count") if suffix == "_sum" else key
-    return counter in now and now[counter] < before.get(counter, 0.0)
 
 
 def _add(totals: dict[Key, float], counts: Mapping[Key, float]) -> None:

@@ -320,7 +320,10 @@ def _distribution(value: Told) -> Distribution:
     counts = _counts(value["counts"])
     if len(counts) != len(ascending) + 1 or list(ascending) != sorted(set(ascending)):
         raise ValueError("the counts of a distribution do not fit its bounds")
-    return Distribution(ascending, counts, _finite(value["sum"]))
+    total = _number(value["sum"])
+    if total is None:
+        raise ValueError("a distribution has no sum")
+    return Distribution(ascending, counts, total)
 
 
 def _counts(values: object) -> tuple[int, ...]:
