@@ -128,7 +128,8 @@ def test_a_server_ends_with_the_same_code_and_words_as_without_a_hook(
                         hooks.of(pid).question("step", step="gc", name=None, within=5)
             served.get("/facts")
             code, said = served.stop()
-            ends.append((code, sorted(said.splitlines())))
+            # A set: a worker of gunicorn's that is ended while it begins says one line less, or not.
+            ends.append((code, set(said.splitlines())))
     assert ends[0] == ends[1]
 
 
