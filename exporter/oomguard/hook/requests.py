@@ -32,7 +32,7 @@ class Tally:
         self.begun = 0
         self.answered = 0
         self.left = 0
-        """Those that turned out to be streams, or were refused as such."""
+        """Those that turned out to be streams."""
 
     @property
     def in_flight(self) -> int:

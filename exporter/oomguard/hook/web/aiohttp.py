@@ -17,7 +17,7 @@ _TRY_AGAIN_LATER = 1013
 """The websocket close code (IANA's registry of RFC 6455's codes)."""
 
 
-def mount(app: Any, parts: Parts) -> None:
+def mount(app: Any, parts: Parts) -> None:  # noqa: C901 (what a request passes stands together)
     """Add it to an `aiohttp.web.Application`, before it runs; raises RuntimeError afterwards."""
     if app.frozen:
         raise RuntimeError("the application runs already: mount oomguard before it is started")

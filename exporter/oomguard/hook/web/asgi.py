@@ -182,9 +182,10 @@ class _EventStream(_Watched):
 
     def begin(self, start: Message) -> Awaitable[None]:
         """Pass the head of the response on, or answer 503 where there are too many."""
-        self._opener.tally.left += 1
         if self._opener.open(self, self._scope, bounded=True):
+            self._opener.tally.left += 1
             return self._send(start)
+        self._opener.tally.answered += 1
         return self.reject(_respond(self._send, self._opener.parts.full))
 
     def pass_on(self, message: Message) -> Awaitable[None]:

@@ -100,7 +100,7 @@ class _Exchange:
         self._over = True
         if self.stream is not None:
             self.stream.close("client" if error is None and not whole else reason_of(error))
-        elif not self.rejected:
+        else:
             with self._tally.lock:
                 self._tally.answered += 1
                 answered = self._tally.answered
@@ -118,11 +118,11 @@ class _Exchange:
         environ = self._environ
         stream = Stream(self._parts.streams, "sse")
         about = f"{environ.get('PATH_INFO', '')} {environ.get('REMOTE_ADDR', '')}"
-        with self._tally.lock:
-            self._tally.left += 1
         if not self._parts.streams.open(stream, about, bounded=True):
             self.rejected = True
             return False
+        with self._tally.lock:
+            self._tally.left += 1
         self.stream = stream
         # gunicorn's and werkzeug's own; of another server's connection nothing is known.
         found = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
