@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from time import monotonic
 
+from oomguard.hook import unpatched
 from oomguard.hook.admin.size import Goal, parse_goal, parse_limit
 from oomguard.hook.gauge import Gauge
 from oomguard.hook.telling import megabytes, tell
@@ -28,11 +29,15 @@ _GRACE = 1.0
 """Seconds that it has to ask after a pause of ours, once."""
 _FIND = 60.0
 """Seconds between two looks at where our cgroup is, and at the environment."""
-_FASTEST = 0.010
+_FASTEST = 0.005
 _SLOWEST = 1.0
-_FILL = 2e9
-"""Bytes per second at which one process can fill memory: page faults and the kernel's zeroing, one thread (1.4 GB/s
-here)."""
+_FILL = 4e9
+"""Bytes per second at which memory fills at most: page faults and the kernel's zeroing, twice what one thread reaches
+here."""
+_NEAR = 0.020
+_BURST = 0.040
+"""Seconds. Where the next look is `_NEAR`, the chore stays for so long: between two chores the hook's thread gives
+the interpreter up several times, and beside a thread that computes waits 5 ms each time to have it back."""
 _UNREADABLE = 0.1
 """Seconds until the next look after one that failed."""
 _TOLD = 10.0
@@ -60,12 +65,14 @@ class Alone:
         autonomous: bool = False,
         gauge: Callable[[], Gauge] = Gauge,
         clock: Callable[[], float] = monotonic,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
         self._core = core
         self._take = take
         self._autonomous = autonomous
         self._make_gauge = gauge
         self._clock = clock
+        self._sleep = _sleep if sleep is None else sleep
         self._gauge = gauge()
         self.forked()
         core.chores.add(self.run)
@@ -102,12 +109,20 @@ class Alone:
         if self._due is not None and now - self._due > _GRACE and self._asked_at != self._graced:
             # The process was stopped, or a callback of the application's hung: the sidecar could not ask either.
             self._asked_at = self._graced = max(self._asked_at, now - QUIET + _GRACE)
-        try:
-            pause = self._tick(now)
-        except Exception:  # noqa: BLE001 (MemoryError is not unlikely: the box may be full)
-            pause = _UNREADABLE
+        until = now + _BURST
+        pause = self._looked(now)
+        while self._on and pause <= _NEAR and self._clock() + pause < until:
+            self._sleep(pause)
+            now = self._clock()
+            pause = self._looked(now)
         self._due = now + pause
         return pause
+
+    def _looked(self, now: float) -> float:
+        try:
+            return self._tick(now)
+        except Exception:  # noqa: BLE001 (MemoryError is not unlikely: the box may be full)
+            return _UNREADABLE
 
     def _tick(self, now: float) -> float:
         left = QUIET - (now - self._asked_at)
@@ -305,6 +320,10 @@ def _turned_off(environ: Mapping[str, str]) -> str:
         if given in words:
             return f"{switch}={given}"
     return ""
+
+
+def _sleep(seconds: float) -> None:
+    unpatched.poll().poll(seconds * 1000)
 
 
 def _machine() -> int | None:
