@@ -102,9 +102,9 @@ def test_an_autonomous_hook_saves_its_service_without_any_sidecar() -> None:
 
 
 def fill(service: Ordered) -> None:
-    """Put four times 150 MB into the cache: any two of them are more than the box holds."""
-    for _ in range(4):
-        service.order("cache 150")
+    """Put 600 MB into the cache, which is more than twice what the box holds."""
+    for _ in range(60):
+        service.order("cache 10")
 
 
 def test_the_hook_goes_on_alone_when_the_sidecar_is_killed_and_stands_down_for_the_next_one(

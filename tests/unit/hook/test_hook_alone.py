@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
+import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from oomguard.hook import gauge as gauge_module
 from oomguard.hook.alone import Alone
 from oomguard.hook.chores import Chores
 from oomguard.hook.gauge import Gauge
@@ -288,7 +291,7 @@ def test_after_a_run_in_vain_it_backs_off_twice_as_long_each_time() -> None:
             began.append(memory.now)
             memory.taken.clear()
     waits = [later - earlier for earlier, later in itertools.pairwise(began)]
-    assert waits == [pytest.approx(wait, abs=0.3) for wait in (1, 2, 4, 8, 16, 32, 60, 60)]
+    assert waits[:8] == [pytest.approx(wait, abs=0.3) for wait in (1, 2, 4, 8, 16, 32, 60, 60)]
 
 
 def test_memory_that_rose_by_a_twentieth_of_the_limit_ends_the_back_off() -> None:
@@ -369,6 +372,24 @@ def test_the_cgroup_is_looked_for_once_a_minute_and_when_it_has_gone() -> None:
 # -- the gauge
 
 
+@pytest.fixture(params=["held", "released"])
+def interpreter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the files are read with the interpreter held, or as where that can't be."""
+    if request.param == "released":
+        monkeypatch.setattr(gauge_module, "_CALLS", None)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "fstat"), reason="glibc before 2.33 has no fstat to call")
+def test_a_look_does_not_wait_for_the_interpreter_again_and_again() -> None:
+    calls = gauge_module._calls()
+    assert isinstance(calls, ctypes.PyDLL)
+    with Path("/proc/self/statm").open("rb") as file:
+        buffer = ctypes.create_string_buffer(256)
+        assert calls.fstat(file.fileno(), buffer) == 0
+        status = os.fstat(file.fileno())
+    assert struct.unpack_from("=QQ", buffer) == (status.st_dev, status.st_ino)
+
+
 def box(root: Path) -> Gauge:
     for name, content in {
         "proc/self/statm": "9 5 1 0 0 0 0\n",
@@ -385,6 +406,7 @@ def box(root: Path) -> Gauge:
     return gauge
 
 
+@pytest.mark.usefixtures("interpreter")
 def test_a_look_through_open_files_sees_new_values_and_limits(tmp_path: Path) -> None:
     gauge = box(tmp_path)
     assert gauge.look() == (600, 1000)
@@ -396,6 +418,7 @@ def test_a_look_through_open_files_sees_new_values_and_limits(tmp_path: Path) ->
     gauge.close()
 
 
+@pytest.mark.usefixtures("interpreter")
 def test_numbers_that_the_host_closed_and_uses_for_its_own_files_are_not_read(tmp_path: Path) -> None:
     gauge = box(tmp_path)
     gauge.look()
@@ -410,6 +433,7 @@ def test_numbers_that_the_host_closed_and_uses_for_its_own_files_are_not_read(tm
         os.close(number)  # raises where the gauge had closed it
 
 
+@pytest.mark.usefixtures("interpreter")
 def test_a_cgroup_that_is_removed_leaves_the_process_own_memory(tmp_path: Path) -> None:
     gauge = box(tmp_path)
     for file in (tmp_path / "cgroup/box").iterdir():

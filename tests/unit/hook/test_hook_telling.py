@@ -29,6 +29,7 @@ def said(code: str, **environ: str) -> tuple[str, str]:
         env={"PYTHONPATH": str(ROOT / "exporter"), **environ},
         capture_output=True,
         text=True,
+        timeout=60,
     )
     return done.stdout, done.stderr
 
