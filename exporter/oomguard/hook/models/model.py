@@ -291,6 +291,8 @@ class Model:
         import threading  # noqa: PLC0415 (whoever comes here has it already)
         from contextvars import copy_context  # noqa: PLC0415 (as above)
 
+        turn.by = 0  # not this thread's: it may wait
+
         def run() -> None:
             turn.by = _thread.get_ident()
             self._load(turn, aside=True)
