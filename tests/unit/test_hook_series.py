@@ -137,6 +137,13 @@ def test_a_model_that_is_left_out_of_a_line_keeps_its_counts():
     assert totals.tick(loads(1, 6)).value(m.MODEL_LOADS, "jina") == 6
 
 
+def test_a_process_that_gets_its_name_late_is_counted_under_one():
+    totals = Totals().tick(hook(1, "other"))
+    totals.tick(hook(1, "worker-1"))
+    assert totals.value(m.STREAMS_OPENED, "worker-1") == 50
+    assert totals.value(m.STREAMS_OPENED, "other") is None
+
+
 def test_thousands_of_workers_that_come_and_go_leave_a_sum_and_no_more():
     totals = Totals()
     for pid in range(1, 2001):

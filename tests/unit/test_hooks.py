@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import time
 
 import pytest
 
@@ -10,7 +11,8 @@ from oomguard.errors import HookError
 from oomguard.metrics import HookErrorReason
 from oomguard.model import Status
 from oomguard.sources import hooks as hooks_module
-from oomguard.sources.hooks import MAX_LINE, MAX_OPEN, Hooks
+from oomguard.sources.hook_watch import HookWatch
+from oomguard.sources.hooks import MAX_LINE, MAX_OPEN, STALLED, Hooks
 
 HELLO = {"hello": 1, "pid": 41, "start_ticks": 1, "pidns": 1, "target": "", "runtime": "python",
          "runtime_version": "3.11.7", "hook_version": "0.1.0", "forked": False}  # fmt: skip
@@ -334,3 +336,112 @@ def test_a_dead_sidecars_socket_is_taken_over(tmp_path):
         await connected(hooks, path)
 
     test(tmp_path)
+
+
+# -- who does not answer
+
+
+class Watched:
+    """A `HookWatch` over these hooks, and what it said."""
+
+    def __init__(self, hooks):
+        self.said = []
+        self.watch = HookWatch(
+            hooks.members,
+            lambda hook: self.said.append(("stalled", hook)),
+            lambda hook, seconds: self.said.append(("answered", seconds)),
+        )
+        self.watch.start()
+
+
+@served
+async def test_a_hook_that_owes_nothing_is_pinged_again_and_again(hooks, path):
+    fake, _ = await connected(hooks, path)
+    watched = Watched(hooks)
+    for _ in range(3):
+        question = await asyncio.wait_for(fake.answer(ping={}), 10)
+        assert question["ask"] == "ping"
+    assert watched.said == []
+    watched.watch.stop()
+
+
+@served
+async def test_an_earlier_hook_that_knows_no_ping_answers_too(hooks, path):
+    fake, hook = await connected(hooks, path)
+    watched = Watched(hooks)
+    for _ in range(3):
+        await asyncio.wait_for(fake.answer(error="unknown ask 'ping'"), 10)
+    assert (watched.said, hook.stalled, hooks.connected) == ([], 0.0, {os.getpid(): hook})
+    watched.watch.stop()
+
+
+@served
+async def test_a_hook_that_does_not_answer_is_stalled_until_it_does(hooks, path):
+    fake, hook = await connected(hooks, path)
+    watched = Watched(hooks)
+    await eventually(lambda: watched.said)
+    assert watched.said == [("stalled", hook)]
+    assert hook.stalled >= STALLED
+    began = time.perf_counter()
+    reading = await hooks.read_all({os.getpid(): "worker-2"}, 5)
+    assert time.perf_counter() - began < 2, "a hook that is known to hang is not waited for"
+    assert f"hook of process {os.getpid()} (worker-2) has not answered for 1 s" in reading.reason
+    await fake.answer(ping={})
+    await eventually(lambda: len(watched.said) == 2)
+    assert watched.said[1][0] == "answered"
+    assert watched.said[1][1] >= STALLED
+    assert hook.stalled == 0
+    told, _ = await asyncio.gather(hooks.read_all({}, 5), answer_all(fake))
+    assert told.ok
+    watched.watch.stop()
+
+
+async def answer_all(fake):
+    while (await fake.answer(ping={}, reading=READING))["ask"] != "reading":
+        pass
+
+
+@served
+async def test_a_hook_that_goes_while_it_is_stalled_is_so_no_longer(hooks, path):
+    fake, _ = await connected(hooks, path)
+    watched = Watched(hooks)
+    await eventually(lambda: watched.said)
+    fake.writer.close()
+    await eventually(lambda: len(watched.said) == 2)
+    assert watched.said[1][0] == "answered"
+    watched.watch.stop()
+
+
+@served
+async def test_a_step_may_take_as_long_as_it_was_told_and_what_waits_behind_it_too(hooks, path):
+    fake, hook = await connected(hooks, path)
+    watched = Watched(hooks)
+    step = asyncio.create_task(hook.ask("step", 30, step="trim"))
+    reading = asyncio.create_task(hook.ask("reading", 30))
+    await asyncio.sleep(2 * STALLED)
+    assert (hook.stalled, watched.said) == (0.0, [])
+    while not (step.done() and reading.done()):
+        await fake.answer(ping={}, step={"status": "done"}, reading=READING)
+    assert watched.said == []
+    watched.watch.stop()
+
+
+@served
+async def test_a_sidecar_that_slept_blames_no_hook(hooks, path):
+    fake, hook = await connected(hooks, path)
+    watched = Watched(hooks)
+    await fake.answer(ping={})
+    await eventually(lambda: hook.idle)
+    hook.ping()
+    await fake.answer(ping={})  # it lies there, unread
+    time.sleep(1.3 * STALLED)  # noqa: ASYNC251 - as a machine that is too busy does to the loop
+    answering = asyncio.create_task(keep_answering(fake))
+    await asyncio.sleep(0.1)
+    assert watched.said == []
+    answering.cancel()
+    watched.watch.stop()
+
+
+async def keep_answering(fake):
+    while True:
+        await fake.answer(ping={})

@@ -77,8 +77,10 @@ class HookTotals:
         before = self._last.pop(identity, {})
         # One that counts less than before has begun anew: an exec, or a part that was made again.
         self._fold({key: value for key, value in before.items() if counts.get(key, value) < value})
-        # What it does not tell this time (a line has its bound) has not been uncounted.
-        self._last[identity] = {**before, **counts}
+        # What it does not tell this time (a line has its bound) has not been uncounted. But a new process that is
+        # called ``other`` until the tree has been seen once counts under its own name from then on.
+        kept = {key: value for key, value in before.items() if "process" not in key[0].labels}
+        self._last[identity] = {**kept, **counts}
 
     def _fold(self, counts: Mapping[Key, float]) -> None:
         _add(self._base, counts)
