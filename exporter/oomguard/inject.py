@@ -159,8 +159,9 @@ def _path_cause(variables: Mapping[str, str], exe: str) -> str:
 def _node_cause(found: re.Match[str], command: Sequence[str], variables: Mapping[str, str], exe: str) -> str:
     if found[1] is not None and int(found[1]) < _OLDEST_NODE:
         return f"Node {found[1]} is too old: the hook needs {_OLDEST_NODE} or later"
-    script = _node_script(command)
-    if not script or script == "-":
+    # npm and its like write what they do over their command line ("npm start").
+    script = _node_script(command) or command[0].partition(" ")[0]
+    if script == "-" or _NODE.match(Path(script).name):
         return (
             "Node was started without a script (-e, -p, standard input): call start() of oomguard-hook in it"
         )
