@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.support.web_parts import make_endpoint, make_web
 
+from oomguard.hook import unpatched
 from oomguard.hook.web import Parts
 
 HOST = os.environ.get("HOST", "127.0.0.1")
@@ -60,9 +60,9 @@ def state() -> str:
 def step(name: str) -> str:
     answers: list[dict[str, object]] = []
     take = {"streams": web.streams.take, "shed": web.shedding.take}[name]
-    worker = threading.Thread(target=lambda: answers.append(take(None, 5.0)), name="hook")
-    worker.start()
-    worker.join()
+    unpatched.start_thread(lambda: answers.append(take(None, 5.0)))  # as the hook's: it has no name
+    while not answers:
+        time.sleep(0.005)
     return json.dumps(answers[0])
 
 

@@ -13,9 +13,9 @@ import os
 
 _IDLE, _INTERVAL = 15, 5
 """Seconds of silence until the first probe, and between two."""
-_TIMEOUT = 40
+_TIMEOUT = 35
 """Seconds without an acknowledgement after which the kernel gives up. Where both are set, this one decides about
-probes as well (tcp(7)); with the `look` of 5 s that follows, a handler ends within a minute."""
+probes as well (tcp(7)); with the two looks of `tasks.Lookout` that follow, a handler ends within a minute."""
 _OPTIONS = tuple(
     (level, number, value)
     for level, number, value in (
