@@ -1,7 +1,7 @@
 """Notices within a second that a hook does not answer: the GIL held in C, a blocked Node loop, a callback that hangs.
 
 A hook that owes nothing is asked a `ping` every `INTERVAL`; any question that stays unanswered for longer than it may
-makes the hook stalled. Measured: see docs/hook-protocol.md.
+makes the hook stalled. Measured: see docs/hook-protocol.md, "Stalled".
 """
 
 from __future__ import annotations
