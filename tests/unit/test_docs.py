@@ -71,3 +71,15 @@ def test_every_decision_has_a_number_and_a_title():
         f"{number:04d}" for number in range(1, len(decisions) + 1)
     ]
     assert all(page.read_text(encoding="utf-8").startswith(f"# {int(page.name[:4])}. ") for page in decisions)
+
+
+def test_the_examples_of_the_hooks_page_run(tmp_path):
+    """In the order in which they stand, as one program; what they leave out stands in front."""
+    blocks = re.findall(r"```python\n(.*?)```", text("docs/hook.md"), re.DOTALL)
+    assert len(blocks) > 6
+    model = "class Jina:\n    def encode(self, text):\n        return [float(len(text))]\n"
+    (tmp_path / "models.py").write_text(f"{model}\n\ndef load_small():\n    return Jina()\n")
+    program = tmp_path / "service.py"
+    program.write_text(model + "\n\n".join(blocks))
+    done = subprocess.run([sys.executable, program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "b'hello\\n'\n"), done.stderr

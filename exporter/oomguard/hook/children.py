@@ -290,6 +290,8 @@ class Children:
         self._patience = patience
         self._children: dict[str, Child[Any]] = {}
         self._replaced: list[Child[Any]] = []
+        self.others: Callable[[], list[dict[str, object]]] = list
+        """More of the same kind, for the reading: the processes of isolated models."""
 
     def register(
         self, name: str, start: Callable[[], H | Awaitable[H]], reset: Callable[[], object] | None = None
@@ -324,7 +326,7 @@ class Children:
     def reading(self) -> list[dict[str, object]]:
         """The part `children` of a reading."""
         kills = self._kills.count()
-        return [child.reading(kills) for child in list(self._children.values())]
+        return [*(child.reading(kills) for child in list(self._children.values())), *self.others()]
 
     def forked(self) -> None:
         """Begin anew in a forked child."""

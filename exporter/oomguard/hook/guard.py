@@ -12,18 +12,20 @@ from oomguard.hook.process import Process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
+
+    from typing_extensions import Unpack
 
     from oomguard.hook.admin.endpoint import Endpoint
     from oomguard.hook.budgets import Budget
-    from oomguard.hook.children import Child
+    from oomguard.hook.children import Child, Children
     from oomguard.hook.interval import Interval
     from oomguard.hook.limits import Limit
     from oomguard.hook.lru import Lru
-    from oomguard.hook.models import Model
-    from oomguard.hook.streams import Stream
-    from oomguard.hook.web import Web
+    from oomguard.hook.streams import Held
+    from oomguard.hook.web import Parts, Web
+    from oomguard.hook.web.options import Options
 
 
 class Guard:
@@ -37,6 +39,7 @@ class Guard:
         self._process = Process(os.environ if environ is None else environ)
         self._admin: Endpoint | None = None
         self._interval: Interval | None = None
+        self._web: Web | None = None
 
     # -- memory that can be had back
 
@@ -97,11 +100,13 @@ class Guard:
         that loads. `idle_timeout`, `min_residency`: seconds. `isolate`: in a process of its own, whose end gives
         everything back. See docs/hook.md. Returns a `Model`, or the decorator.
         """
-        from oomguard.hook.models import Models  # noqa: PLC0415 (see above)
+        from oomguard.hook.models.registry import Models  # noqa: PLC0415 (see above)
 
         process = self._process
         models = process.part("models", lambda: Models(process.core))
         process.add_step("models", models.take)
+        if isolate:
+            self._children().others = models.children
         return models.register(
             name,
             load,
@@ -139,78 +144,113 @@ class Guard:
         self, name: str, start: Callable[[], Any], reset: Callable[[], object] | None = None
     ) -> Child[Any]:
         """Hold a child process that may be shot: ``guard.child("tools", start=spawn).call(fn)`` starts it again."""
+        return self._children().register(name, start, reset)
+
+    def _children(self) -> Children:
         from oomguard.hook.children import Children  # noqa: PLC0415 (see above)
 
-        return self._process.part("children", lambda: Children(self._process.core)).register(
-            name, start, reset
-        )
+        return self._process.part("children", lambda: Children(self._process.core))
 
-    def stream(self, name: str) -> Stream:
+    def stream(self, name: str) -> Held:
         """Count something that stays open: ``with guard.stream("mcp"):``, or ``async with``."""
-        return self._web().streams.stream(name)
+        return self._doors().streams.stream(name)
 
     # -- the application's doors
 
-    def asgi(self, app: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap an ASGI application: GET /admin/memory and POST /admin/cleanup are answered in front of it.
+    def asgi(self, app: Callable[..., Any], **options: Unpack[Options]) -> Callable[..., Any]:
+        """Wrap an ASGI application: streams and requests are seen, /admin is answered, new requests may be shed.
 
-        Everything else is passed through. Also fits where a class of middleware is expected
-        (`app.add_middleware(guard.asgi)`). The caller needs a token (docs/admin.md); ``OOMGUARD_HOOK=0`` returns
-        the application as it is. Raises TypeError for what is no application.
+        The options are those of `oomguard.hook.web.options`. GET /admin/memory and POST /admin/cleanup need a token
+        (docs/admin.md). ``OOMGUARD_HOOK=0`` returns the application as it is.
+
+        Also fits where a class of middleware is expected (`app.add_middleware(guard.asgi)`). Raises TypeError for
+        what is no application, TypeError or ValueError for a bad option.
         """
         _check_callable(app)
-        endpoint = self._endpoint()
-        if endpoint is None:
+        parts = self._mounted(options)
+        if parts is None:
             return app
-        from oomguard.hook.admin import asgi  # noqa: PLC0415 (it needs asyncio, which only its users have loaded)
+        from oomguard.hook.web import asgi  # noqa: PLC0415 (it needs asyncio, which only its users have loaded)
 
-        return asgi.mount(app, endpoint)
+        return asgi.mount(app, parts)
 
-    def wsgi(self, app: Callable[..., Any]) -> Callable[..., Any]:
+    def wsgi(self, app: Callable[..., Any], **options: Unpack[Options]) -> Callable[..., Any]:
         """Wrap a WSGI application; otherwise as `asgi`."""
         _check_callable(app)
-        endpoint = self._endpoint()
-        if endpoint is None:
+        parts = self._mounted(options)
+        if parts is None:
             return app
-        from oomguard.hook.admin import wsgi  # noqa: PLC0415 (as above)
+        from oomguard.hook.web import wsgi  # noqa: PLC0415 (as above)
 
-        return wsgi.mount(app, endpoint)
+        return wsgi.mount(app, parts)
 
-    def aiohttp(self, app: Any) -> None:
-        """Add the same, as its first middleware, to an `aiohttp.web.Application` that does not run yet.
+    def aiohttp(self, app: Any, **options: Unpack[Options]) -> Any:
+        """Add the same, as its first middleware, to an `aiohttp.web.Application` that does not run yet; returns it.
 
         Raises TypeError for what is none, RuntimeError for one that runs.
         """
         if not hasattr(app, "middlewares") or not hasattr(app, "frozen"):
             raise TypeError(f"an aiohttp.web.Application is needed, not {type(app).__name__}")
-        endpoint = self._endpoint()
-        if endpoint is not None:
-            from oomguard.hook.admin import aiohttp  # noqa: PLC0415 (as above)
+        parts = self._mounted(options)
+        if parts is not None:
+            from oomguard.hook.web import aiohttp  # noqa: PLC0415 (as above)
 
-            aiohttp.mount(app, endpoint)
+            aiohttp.mount(app, parts)
+        return app
 
-    def _endpoint(self) -> Endpoint | None:
-        """Make what the mounts serve, once; None where the hook is turned off, or that failed (see `status`)."""
+    def _mounted(self, options: Options) -> Parts | None:
+        """What a mount serves; None where the hook is turned off, or that failed (see `status`)."""
         process = self._process
+        if process.off:
+            return None
+        web = self._doors()
         try:
-            if process.off:
-                return None
-            if self._admin is None:
-                from oomguard.hook.admin.endpoint import Endpoint  # noqa: PLC0415 (only those who mount pay for it)
-
-                process.equip()
-                # The environment itself: what the application puts into it later (python-dotenv) counts too.
-                self._admin = Endpoint(process.core.environ, process.step, process.read)
-                process.followers.append(self._admin.forked)
+            endpoint = self._endpoint()
         except Exception as error:  # noqa: BLE001 (the host must start, whatever happens)
-            process.core.warn(f"/admin is not mounted: {type(error).__name__}: {error}")
+            process.core.warn(f"nothing is mounted: {type(error).__name__}: {error}")
+            return None
+        return web.parts(endpoint, **options)
+
+    def _endpoint(self) -> Endpoint:
+        if self._admin is None:
+            from oomguard.hook.admin.endpoint import Endpoint  # noqa: PLC0415 (only those who mount pay for it)
+
+            process = self._process
+            process.equip()
+            # The environment itself: what the application puts into it later (python-dotenv) counts too.
+            self._admin = Endpoint(process.core.environ, process.step, process.read)
+            process.followers.append(self._admin.forked)
         return self._admin
+
+    def _doors(self) -> Web:
+        """What all mounts share, which has parts of its own."""
+        if self._web is None:
+            from oomguard.hook.web import Web  # noqa: PLC0415 (as above)
+
+            process = self._process
+            web = Web(process.core, self._models_loaded)
+            with process.core.work:
+                if self._web is None:
+                    process.take_in(
+                        {"streams": web.streams, "shed": web.shedding, "requests": web.requests},
+                        {"streams": web.streams.take, "shed": web.shedding.take},
+                    )
+                    self._web = web
+        return self._web
+
+    def _models_loaded(self) -> dict[str, object]:
+        models = self._process.parts.get("models")
+        if models is None:
+            return {}
+        told = models.reading()
+        assert isinstance(told, list)
+        return {"models_loaded": sorted(one["name"] for one in told if one["state"] == "loaded")}
 
     # -- what it knows, and its life
 
     def health(self) -> dict[str, object]:
         """Judge memory against the limit: `status` is healthy, degraded, critical or unknown; sizes in MB of 2^20."""
-        return self._web().health()
+        return self._doors().health()
 
     def log(self, text: str) -> None:
         """Log one line with what memory looks like now, under the logger ``oomguard``."""
@@ -258,10 +298,16 @@ class Guard:
                     "alone", lambda: Alone(process.core, process.step, autonomous=autonomous)
                 )
                 process.noted = alone.note_read
+                self._notice_constructions()
             if not process.off and not process.configured:
                 self._clean_by_the_clock()
         except Exception as error:  # noqa: BLE001 (the host must start, whatever happens)
             process.core.warn(f"{type(error).__name__}: {error}")
+
+    def _notice_constructions(self) -> None:
+        from oomguard.hook.models.constructions import Constructions  # noqa: PLC0415 (as above)
+
+        self._process.part("constructions", Constructions)
 
     def _clean_by_the_clock(self) -> None:
         from oomguard.hook.interval import Interval, wanted  # noqa: PLC0415 (only where no sidecar is)

@@ -156,6 +156,13 @@ class Process:
                     self._register()
         return found  # type: ignore[return-value]  # of the type that `make` has made
 
+    def take_in(self, parts: Mapping[str, Part], takes: Mapping[str, Take]) -> None:
+        """Take in parts that were made together, and the steps that they take."""
+        self.parts.update(parts)
+        self._register()
+        for step, take in takes.items():
+            self.add_step(step, take)
+
     def add_step(self, step: str, take: Take) -> None:
         """Have a part take a step of the ladder."""
         self._takes[step] = take
