@@ -87,12 +87,15 @@ class Served:
         *,
         cwd: Path | None = None,
         workers: int = 0,
+        ready: str | None = "/facts",
     ) -> None:
+        """`ready`: a path that is answered with 200 once it serves; None: it serves no HTTP."""
         self.port = free_port()
         self._command = [str(word) for word in command(self.port)]
         self._env = dict(env)
         self._cwd = cwd or tempfile.gettempdir()
         self._workers = workers
+        self._ready = ready
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed in __exit__)
         self.code: int | None = None
         self.said = ""
@@ -103,7 +106,8 @@ class Served:
             stderr=self._errors,
         )  # fmt: skip
         try:
-            wait_for_answer(self.port, "/facts", timeout=PATIENCE)
+            if self._ready is not None:
+                wait_for_answer(self.port, self._ready, timeout=PATIENCE)
         except BaseException:
             self._end(signal.SIGKILL)
             raise AssertionError(f"{self._command} does not serve: {self.said}") from None
@@ -118,7 +122,7 @@ class Served:
         """End it by SIGTERM; exit code, and what it wrote with every number as N."""
         self._end(signal.SIGTERM)
         assert self.code is not None
-        return self.code, re.sub(r"\d+", "N", self.said)
+        return self.code, re.sub(r"0x[0-9a-f]+|\d+", "N", self.said)
 
     def get(self, path: str, timeout: float = PATIENCE) -> Any:
         """Body of a GET, decoded from JSON; anything but 200 fails."""
