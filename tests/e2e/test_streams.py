@@ -28,7 +28,8 @@ pytestmark = pytest.mark.real
 class Service:
     """A running service, what it said on stdout, and requests to it."""
 
-    def __init__(self, port: int, process: subprocess.Popen[str]) -> None:
+    def __init__(self, server: str, port: int, process: subprocess.Popen[str]) -> None:
+        self.server = server
         self.port = port
         self.said: list[str] = []
         self._reader = threading.Thread(target=self._read, args=(process,), daemon=True)
@@ -108,7 +109,7 @@ def running(server: str, **variables: str) -> Iterator[Service]:
     with subprocess.Popen(command, env=env, cwd=WORKLOADS, stdout=subprocess.PIPE, text=True) as process:
         try:
             wait_for_answer(port, "/health", timeout=PATIENCE)
-            yield Service(port, process)
+            yield Service(server, port, process)
             assert process.poll() is None, "the service has ended"
         finally:
             process.send_signal(signal.SIGTERM)
@@ -121,7 +122,6 @@ def running(server: str, **variables: str) -> Iterator[Service]:
 @pytest.fixture(params=sorted(COMMANDS), scope="module")
 def service(request: pytest.FixtureRequest) -> Iterator[Service]:
     with running(request.param) as started:
-        started.server = request.param  # type: ignore[attr-defined]
         yield started
 
 
@@ -155,7 +155,10 @@ def test_the_step_closes_streams_cleanly_and_says_how_many(service: Service) -> 
         client.rest()
     assert closed(service, "evicted") == evicted + 1
     service.until(lambda: service.heard("(evicted)"), "a closing that is logged")
-    assert not any(line.startswith("oomguard.streams Dummy") for line in service.said), "logged by the hook"
+    if service.server != "gevent":  # where every greenlet is a Dummy
+        assert not any(line.startswith("oomguard.streams Dummy") for line in service.said), (
+            "logged by the hook"
+        )
     assert not service.heard("Traceback"), "\n".join(service.said)
 
 

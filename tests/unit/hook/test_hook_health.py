@@ -55,7 +55,7 @@ def test_the_thresholds_are_the_environments_and_one_that_is_none_is_the_default
 
 def test_it_has_the_form_of_the_sidecars() -> None:
     level = SidecarLevel(
-        used=85 * MIB, limit=100 * MIB, rate=0.0, kind=UsedKind.CGROUP, origin=LimitOrigin.CGROUP
+        at=0.0, used=85 * MIB, limit=100 * MIB, rate=0.0, kind=UsedKind.CGROUP, origin=LimitOrigin.CGROUP
     )
     theirs = status.health(level, {"high": 80 * MIB, "critical": 90 * MIB}, "api")
     told = health(85 * MIB, environ={"OOMGUARD_TARGET": "api"})
