@@ -282,7 +282,8 @@ def test_a_forked_child_counts_from_zero_what_it_makes_itself(noticed):
 
 def test_the_noticing_imports_nothing_heavy():
     code = (
-        "import sys; from oomguard import hook; before = set(sys.modules); from oomguard.hook.models import constructions\n"
+        "import sys; from oomguard import hook; before = set(sys.modules)\n"
+        "from oomguard.hook.models import constructions\n"
         "print(*sorted(set(sys.modules) - before))"
     )
     done = subprocess.run(
