@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
 import signal
@@ -94,6 +95,9 @@ class Small:
             Path(file).touch()
             self.die()
         return "alive"
+
+    def leave_behind(self, file):
+        atexit.register(Path(file).touch)
 
     def spin(self, seconds):
         """Hold the interpreter in C."""

@@ -466,6 +466,41 @@ def test_a_python_that_is_none_is_told(models, monkeypatch):
         models.register("m", small_models.load, isolate=True)
 
 
+INJECTED = """
+import importlib.util, os, sys
+home = sys.argv[1]
+spec = importlib.util.spec_from_file_location("oomguard", home + "/__init__.py", submodule_search_locations=[home])
+sys.modules["oomguard"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["oomguard"])
+from oomguard.hook import parts, unpatched
+from oomguard.hook.chores import Chores
+from oomguard.hook.models.registry import Models
+import mine
+core = parts.Core({}, Chores(print, print), unpatched.allocate_rlock(), lambda: None)
+with Models(core).register("m", mine.load, isolate=True) as pid:
+    print(pid() != os.getpid())
+"""
+
+
+def test_a_package_that_is_not_on_the_path_is_found_by_the_process(tmp_path):
+    (tmp_path / "mine.py").write_text("import os\ndef load(): return os.getpid\n")
+    (tmp_path / "app.py").write_text(INJECTED)
+    done = subprocess.run(
+        [sys.executable, "-S", str(tmp_path / "app.py"), str(ROOT / "exporter" / "oomguard")],
+        env={},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_what_was_registered_with_atexit_runs_in_the_process(models, model, tmp_path):
+    with model as small:
+        small.leave_behind(str(tmp_path / "left"))
+    models.take(None, 5.0)
+    assert (tmp_path / "left").exists()
+
+
 GEVENT = """
 from gevent import monkey; monkey.patch_all()
 import gevent, time

@@ -406,6 +406,14 @@ def test_an_idle_model_is_unloaded_by_the_clock_and_loaded_again(models, core):
     assert reading(models)["unloads"] == 1
 
 
+def test_a_load_makes_the_clock_look_in_time(models, core):
+    model = models.register("m", Weights, idle_timeout=300)
+    assert core.chores.run(time.monotonic()) > 300
+    with model:
+        pass
+    assert core.chores.run(time.monotonic()) <= 300
+
+
 def test_a_model_without_a_timeout_stays(models, core):
     model = models.register("m", Weights)
     with model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import fcntl
 import os
@@ -41,7 +42,17 @@ def main(parent: int, name: str) -> None:
     try:
         _serve(channel)
     except ChannelClosed:
-        sys.exit(0)
+        _leave()
+
+
+def _leave() -> None:
+    """End at once: taking torch and its like apart takes a second, in which the hook would answer nobody."""
+    try:
+        atexit._run_exitfuncs()  # noqa: SLF001 (as multiprocessing's children have functions of their own run)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(0)
 
 
 def _serve(channel: Channel) -> None:

@@ -93,6 +93,7 @@ class Isolated:
         with self._my_turn():
             if self._process is not None:  # a call outside of any `with` kept the last unload from ending it
                 self._process.end(0.0, time.sleep)
+                self._process = None
             try:
                 process = self._start()
             except ChannelClosed:
