@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +15,7 @@ import pytest
 from tests.support.command import Running
 from tests.support.fake_sidecar import FakeSidecar
 from tests.support.guarded import WORKLOADS, free_port
-from tests.support.served import Hooks, Served, environment
+from tests.support.served import PATIENCE, Hooks, Served, environment
 from tests.support.supervised import wait_for
 
 pytestmark = pytest.mark.real
@@ -110,6 +112,34 @@ def test_a_blocked_worker_answers_its_sidecar_as_fast_as_ever(
         finally:
             flag.touch()
     assert answer.result()["pid"] in served.workers()
+
+
+def test_a_stream_is_counted_in_its_worker_and_the_step_closes_it_cleanly(
+    served: Served, sidecar: FakeSidecar, tmp_path: Path
+) -> None:
+    hooks, note = Hooks(sidecar), tmp_path / "left"
+    workers = served.workers()
+
+    def streams(pid: int) -> dict[str, Any]:
+        found: dict[str, Any] = hooks.until(pid, lambda reading: "streams" in reading, "streams")["streams"]
+        return found
+
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE)
+    with contextlib.closing(connection):
+        connection.request("GET", f"/events?note={note}")
+        response = connection.getresponse()
+        assert response.readline() == b"data: tick\n"
+        assert sorted(streams(pid)["open"] for pid in workers) == [0] * (len(workers) - 1) + [1]
+        holder = next(pid for pid in workers if streams(pid)["open"])
+        assert hooks.of(holder).reading()["requests"]["in_flight"] == 0
+        step = hooks.of(holder).step("streams")
+        assert (step["status"], step["details"]["closed"]) == ("done", 1)
+        rest = response.read()  # raises IncompleteRead where the end is not a proper one
+    assert rest.replace(b"data: tick\n", b"").strip(b"\n") == b""
+    wait_for(note.exists, "the handler's finally")
+    after = streams(holder)
+    assert (after["open"], after["opened"], after["closed"]["evicted"]) == (0, 1, 1)
+    assert served.get("/facts")["store"] == 1, "it serves on"
 
 
 @pytest.mark.parametrize("name", [*ALONE, *WORKERS])
