@@ -29,7 +29,7 @@ _GRACE = 1.0
 """Seconds that it has to ask after a pause of ours, once."""
 _FIND = 60.0
 """Seconds between two looks at where our cgroup is, and at the environment."""
-_FASTEST = 0.005
+_FASTEST = 0.010
 _SLOWEST = 1.0
 _FILL = 4e9
 """Bytes per second at which memory fills at most: page faults and the kernel's zeroing, twice what one thread reaches
@@ -93,6 +93,8 @@ class Alone:
         self._restraint = _Restraint()
         self._levels = _Levels(self._core)
         self._last: tuple[float, int] | None = None
+        self._little = 0
+        """Bytes of usage below which nothing depends on how much of it is file cache: the goal."""
 
     def note_read(self) -> None:
         """A sidecar asks for a reading: it guards."""
@@ -126,17 +128,20 @@ class Alone:
 
     def _tick(self, now: float) -> float:
         left = QUIET - (now - self._asked_at)
-        off = _turned_off(self._core.environ)
-        if off or left > 0:
-            if self._on or (off and self._reason != off):
-                self._stand_down(off or "a sidecar reads")
-            return QUIET if off else left
-        if not self._on:
-            self._take_over()
+        if left > 0:
+            if self._on:
+                self._stand_down("a sidecar reads")
+            return left
         if now - self._found_at >= _FIND:
+            off = _turned_off(self._core.environ)
+            if off:
+                self._stand_down(off)
+                return QUIET
             self._found_at = now
             self._gauge.find()
             self._levels = _Levels(self._core)
+        if not self._on:
+            self._take_over()
         return self._guard(now)
 
     def _take_over(self) -> None:
@@ -165,12 +170,14 @@ class Alone:
         if used >= high and not self._restraint.holds(now, used, limit, critical):
             used = self._climb(now, used, limit)
         self._last = (self._clock(), used)
+        self._little = goal
         marks = [high, critical, limit, self._restraint.next_level(limit)]
         way = min([mark - used for mark in marks if mark > used], default=0)
-        return min(_SLOWEST, max(_FASTEST, way / _FILL))
+        # A threshold may be passed unseen as long as half of the way to the limit is left.
+        return min(_SLOWEST, max(_FASTEST, way / _FILL, (limit - used) / 2 / _FILL))
 
     def _look(self) -> tuple[int | None, int | None]:
-        used, limit = self._gauge.look()
+        used, limit = self._gauge.look(self._little)
         if limit is None and self._gauge.in_cgroup:
             self._found_at = float("-inf")  # it has gone, or its limit has: look anew
         own = self._levels.own_limit

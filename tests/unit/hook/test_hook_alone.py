@@ -66,7 +66,8 @@ class Memory:
     def close(self) -> None:
         pass
 
-    def look(self) -> tuple[int | None, int | None]:
+    def look(self, little: int = 0) -> tuple[int | None, int | None]:
+        assert little < LIMIT
         if self.fails is not None:
             raise self.fails
         return self.used, self.limit
@@ -274,9 +275,11 @@ def test_it_sleeps_for_as_long_as_memory_needs_to_the_next_threshold() -> None:
     alone = made(memory)
     assert tick(alone, memory) == pytest.approx(700 * MIB / 4e9)
     assert not memory.slept
-    memory.used = 795 * MIB
-    assert tick(alone, memory, 1.0) == 0.005
-    assert len(memory.slept) == 7, "40 ms: then the thread has other things to do"
+    memory.used = 790 * MIB
+    assert tick(alone, memory, 1.0) == pytest.approx(210 / 2 * MIB / 4e9), "half of the way to the limit"
+    memory.used = 980 * MIB
+    assert tick(alone, memory, 1.0) == 0.010
+    assert len(memory.slept) == 3, "40 ms: then the thread has other things to do"
     memory.limit = 100 * LIMIT
     assert tick(alone, memory, 1.0) == 1.0
 
@@ -404,6 +407,13 @@ def box(root: Path) -> Gauge:
     gauge = Gauge(str(root / "proc"), str(root / "cgroup"))
     gauge.find()
     return gauge
+
+
+def test_the_cache_is_told_apart_only_where_it_matters(tmp_path: Path) -> None:
+    gauge = box(tmp_path)
+    assert gauge.look(701) == (700, 1000)
+    assert gauge.look(700) == (600, 1000)
+    gauge.close()
 
 
 @pytest.mark.usefixtures("interpreter")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +40,12 @@ class Host:
         return self.released
 
 
+def megabytes(text: str) -> int:
+    number, unit = text.split()
+    assert unit == "MB"
+    return int(number)
+
+
 @pytest.mark.parametrize(
     ("value", "on"), [("1", True), ("true", True), ("ON", True), ("0", False), ("", False), ("maybe", False)]
 )
@@ -58,15 +68,12 @@ def test_each_interval_it_expires_collects_and_trims_and_says_what_that_gave_bac
     assert host.cleaned == ["expire", "release"]
     assert before is not None
     assert after is not None
-    freed, sizes = round((before - after) / (1 << 20)), f"from {before >> 20:d}"
-    assert freed == pytest.approx(64, abs=4)
-    line = caplog.messages[1]
-    said, _, rest = line.partition(" freed, from ")
-    assert int(said.split()[-2]) == pytest.approx(64, abs=4), (line, sizes)
-    begin, _, rest = rest.partition(" to ")
-    assert int(begin.split()[0]) == pytest.approx(before / (1 << 20), abs=4)
-    end, _, rest = rest.partition("; ")
-    assert int(end.split()[0]) == pytest.approx(after / (1 << 20), abs=4)
+    freed, _, rest = caplog.messages[1].removeprefix("memory cleanup: ").partition(" freed, from ")
+    sizes, _, rest = rest.partition("; ")
+    assert megabytes(freed) == pytest.approx(64, abs=4)
+    assert [megabytes(size) for size in sizes.split(" to ")] == pytest.approx(
+        [before >> 20, after >> 20], abs=4
+    )
     assert rest == "gc collected 1234 objects, 56 expired cache entries dropped, malloc_trim called"
 
 
@@ -122,3 +129,37 @@ def test_a_forked_child_waits_for_an_interval_of_its_own() -> None:
     assert host.cleaned == []
     host.chores.run(1120.0)
     assert host.cleaned
+
+
+SERVICE = """
+import sys
+from oomguard import hook
+blocks = [b"x" * 16384 for _ in range(4000)]
+kept = blocks[::50]
+hook.start()
+del blocks
+sys.stdin.readline()
+"""
+
+
+def test_a_service_needs_no_more_than_the_environment() -> None:
+    root = Path(__file__).resolve().parents[3]
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVICE],
+        env={"PYTHONPATH": str(root / "exporter"), **ON, "MEMORY_CLEANUP_INTERVAL": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as service:
+        assert service.stderr is not None
+        first, second = service.stderr.readline(), service.stderr.readline()
+        out, _ = service.communicate("\n", timeout=60)
+    assert first == "oomguard: memory cleanup every 1 s when more than 1 MB are resident\n"
+    assert second.startswith("oomguard: memory cleanup: ")
+    assert " freed, from " in second
+    assert "gc collected " in second
+    assert out == ""
+    if platform.libc_ver()[0] == "glibc":
+        assert second.endswith("malloc_trim called\n")
+        assert int(second.split()[3]) >= 55
