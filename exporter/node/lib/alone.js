@@ -19,7 +19,8 @@ const ALL = ['caches', 'gc', 'streams', 'models', 'gc'];
 
 class Alone {
   /**
-   * `take` takes a step and returns a promise of its answer; `collect` collects, whatever it costs; `look` tells the
+   * `take` takes a step and returns a promise of its answer; `collect` collects, whatever it costs, and returns
+   * the seconds; `look` tells the
    * level of memory. `configured`: there is a sidecar to wait for; `autonomous`: the hook guards without one.
    */
   constructor(environ, { take, collect, look, configured, autonomous }) {
@@ -35,7 +36,7 @@ class Alone {
     this.reason = '';
     this.backOff = 0;
     this.notBefore = 0;
-    this.heap = new NearLimit(heap.oldLimit(), heap.used, collect, () => this.relieve());
+    this.heap = new NearLimit(heap.oldLimit(), heap.generations, collect, () => this.relieve());
     this.watch();
   }
 
@@ -62,9 +63,7 @@ class Alone {
   }
 
   async relieve() {
-    await this.run('heap', ['caches'], () => heap.used() < this.heap.near);
-    if (heap.used() < this.heap.near) return;
-    await this.run('heap', ['models'], () => true);
+    await this.run('heap', ['caches', 'models'], () => !this.heap.isNear());
   }
 
   watch() {

@@ -157,7 +157,7 @@ class Guard {
       const runtimeDir = environ.OOMGUARD_RUNTIME_DIR;
       this._alone = new Alone(environ, {
         take: (step) => this._step({ step }),
-        collect: () => this._collector.collect(),
+        collect: () => this._collector.collect().seconds,
         look: () => this._level(),
         autonomous,
         configured: Boolean(runtimeDir),
