@@ -41,8 +41,10 @@ def running() -> Iterator[Running]:
         running.until_guarding(hooks=1)
         running.order("cache 165")
         running.until_journal("run_end")
-        # The page shows the last slow tick.
-        running.until_status(lambda status: not status["hooks"][0]["caches"][0]["bytes"], "the emptied cache")
+        # The page shows the last slow tick. What was put in after the cleanup, which is quicker, is still there.
+        running.until_status(
+            lambda status: status["hooks"][0]["caches"][0]["bytes"] < 40_000_000, "the emptied cache"
+        )
         yield running
 
 

@@ -268,8 +268,8 @@ def test_bad_input_is_refused_in_json_with_nothing_done_and_the_sidecar_goes_on(
             (413, "larger than 1048576 bytes", None, {"raw": b" " * (2 * MIB)}),
             (401, "no token", payload(alert()), {"token": None}),
             (403, "wrong token", payload(alert()), {"token": "wrong"}),
-            (422, "the steps are caches, gc, trim, models", {"steps": ["dance"]}, {}),
-            (422, "the steps are caches, gc, trim, models", payload(alert(steps="dance")), {}),
+            (422, "the steps are caches, gc, trim, streams, models, shed", {"steps": ["dance"]}, {}),
+            (422, "the steps are caches, gc, trim, streams, models, shed", payload(alert(steps="dance")), {}),
             (422, "the actions are", payload(alert(action="explode")), {}),
             (422, "goal", payload(alert(goal="low")), {}),
         ]

@@ -63,7 +63,7 @@ def test_every_mistake_of_every_file_is_told_at_once_with_its_line(tmp_path):
     files = {place.rpartition(":")[0] for place in places if place != "rules"}
     assert files == {str(one), str(two), str(three), str(routes)}, "each with its line"
     text = "\n".join(told)
-    assert "unknown step 'dance'; the steps are caches, gc, trim, models" in text
+    assert "unknown step 'dance'; the steps are caches, gc, trim, streams, models, shed" in text
     assert "unknown action 'explode'; the actions are cleanup, unload, restart, notify" in text
     assert f"{tmp_path}/none.yml: there is no such file" in text
 
