@@ -20,6 +20,8 @@ from oomguard.hook.models.constructions import Constructions
 
 ROOT = Path(__file__).resolve().parents[3]
 MIB = 1 << 20
+LARGE = 100 * MIB
+"""More than malloc may keep free at the top of its heap after other tests (mallopt(3): M_TRIM_THRESHOLD, 64 MB)."""
 
 SOURCES = {
     "sentence_transformers/__init__.py": """
@@ -123,12 +125,12 @@ def test_a_class_that_was_imported_before_is_counted_too(packages):
 def test_memory_is_counted_once_where_one_class_makes_another(noticed):
     import sentence_transformers
 
-    models = [sentence_transformers.SentenceTransformer(16 * MIB) for _ in range(3)]
+    models = [sentence_transformers.SentenceTransformer(LARGE) for _ in range(2)]
     outer = seen(noticed, "sentence_transformers.SentenceTransformer")
-    assert (outer["made"], outer["live"]) == (3, 3)
-    assert 40 * MIB < outer["bytes"] < 60 * MIB
+    assert (outer["made"], outer["live"]) == (2, 2)
+    assert 190 * MIB < outer["bytes"] < 230 * MIB
     assert seen(noticed, "fastembed.TextEmbedding") == {
-        "class": "fastembed.TextEmbedding", "made": 3, "live": 3, "bytes": 0,
+        "class": "fastembed.TextEmbedding", "made": 2, "live": 2, "bytes": 0,
     }  # fmt: skip
     del models
 
@@ -146,12 +148,12 @@ def test_a_subclass_counts_as_the_class_and_a_failure_not_at_all(noticed):
 def test_a_pretrained_model_is_counted_with_its_weights(noticed):
     from transformers.modeling_utils import Bert
 
-    model = Bert.from_pretrained(32 * MIB)
+    model = Bert.from_pretrained(LARGE)
     both, _ = Bert.from_pretrained(0, both=True)
     found = seen(noticed, "transformers.PreTrainedModel")
     assert type(model) is type(both) is Bert
     assert (found["made"], found["live"]) == (2, 2)
-    assert found["bytes"] > 30 * MIB
+    assert found["bytes"] > 90 * MIB
 
 
 def test_a_model_that_can_not_be_referred_to_weakly_is_made_and_that_is_all(noticed):

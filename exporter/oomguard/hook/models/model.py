@@ -307,6 +307,7 @@ class Model:
     def _failed(self, turn: _Turn, error: Exception) -> None:
         text = _text(error)
         with self._lock:
+            first = self._backoff == _FIRST_BACKOFF
             if self._turn is turn:
                 self._error = text
                 self._failures += 1
@@ -314,7 +315,8 @@ class Model:
                 self._backoff = min(self._backoff * 2, _LAST_BACKOFF)
                 turn.error = error
             self._end(turn, FAILED)
-        self._warn(f"model {self.name!r} failed to load: {text}")
+        if first:  # since its last success: the texts may all differ
+            self._warn(f"model {self.name!r} failed to load: {text}")
 
     def _end(self, turn: _Turn, state: str) -> None:
         if self._turn is turn:
