@@ -6,17 +6,17 @@ restart, until memory is below the goal. Memory is measured again after each ste
 
 from __future__ import annotations
 
-import os
 from time import monotonic
 
 from oomguard.hook import unpatched
-from oomguard.hook.admin.size import Goal, parse_goal, parse_limit
 from oomguard.hook.gauge import Gauge
+from oomguard.hook.restraint import RISE, Restraint, noise
 from oomguard.hook.telling import megabytes, tell
+from oomguard.hook.thresholds import Thresholds, machine, turned_off
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from oomguard.hook.parts import Core
 
@@ -44,14 +44,6 @@ _TOLD = 10.0
 """Seconds between two lines about runs."""
 _FIRST_STEPS = ("caches", "gc", "trim")
 _LAST_STEPS = ("streams", "models", "gc", "trim", "shed")
-_RISE = 0.05
-"""Part of the limit by which memory must rise after a run in vain until the next one need not wait."""
-_LONGEST_BACK_OFF = 60.0
-_CRITICAL_BACK_OFF = 1.0
-_SHARE = 20
-"""A run in vain that took t is not repeated before 20·t: a collection and a trim stall the host for most of it."""
-_OFF = ("0", "false", "no", "off")
-_ON = ("1", "true", "yes", "on")
 
 
 class Alone:
@@ -74,6 +66,7 @@ class Alone:
         self._clock = clock
         self._sleep = _sleep if sleep is None else sleep
         self._gauge = gauge()
+        self._announced = False
         self.forked()
         core.chores.add(self.run)
 
@@ -90,8 +83,8 @@ class Alone:
         self._freed = 0
         self._found_at = float("-inf")
         self._told_at = float("-inf")
-        self._restraint = _Restraint()
-        self._levels = _Levels(self._core)
+        self._restraint = Restraint()
+        self._levels = Thresholds(self._core)
         self._last: tuple[float, int] | None = None
         self._little = 0
         """Bytes of usage below which nothing depends on how much of it is file cache: the goal."""
@@ -133,22 +126,27 @@ class Alone:
                 self._stand_down("a sidecar reads")
             return left
         if now - self._found_at >= _FIND:
-            off = _turned_off(self._core.environ)
+            off = turned_off(self._core.environ)
             if off:
                 self._stand_down(off)
                 return QUIET
             self._found_at = now
             self._gauge.find()
-            self._levels = _Levels(self._core)
+            self._levels = Thresholds(self._core)
         if not self._on:
             self._take_over()
         return self._guard(now)
 
     def _take_over(self) -> None:
         self._on = True
-        never = self._asked_at == float("-inf")
-        self._reason = "autonomous" if never else f"no sidecar has asked for {QUIET:g} s"
-        tell("info" if never else "warning", f"guarding memory alone: {self._reason}", ours=True)
+        if self._asked_at == float("-inf"):
+            self._reason, level = "autonomous", "info"
+            if self._announced:
+                return  # by the process that this one was forked from
+        else:
+            self._reason, level = f"no sidecar has asked for {QUIET:g} s", "warning"
+        self._announced = True
+        tell(level, f"guarding memory alone: {self._reason}", ours=True)
 
     def _stand_down(self, reason: str) -> None:
         if self._on:
@@ -156,7 +154,7 @@ class Alone:
         self._on, self._reason = False, reason
         self._gauge.close()
         self._found_at = float("-inf")
-        self._restraint = _Restraint()
+        self._restraint = Restraint()
         self._last = None
 
     def _guard(self, now: float) -> float:
@@ -182,7 +180,7 @@ class Alone:
             self._found_at = float("-inf")  # it has gone, or its limit has: look anew
         own = self._levels.own_limit
         limits = [size for size in (limit, own) if size is not None]
-        return used, min(limits) if limits else _machine()
+        return used, min(limits) if limits else machine()
 
     # -- a run
 
@@ -205,7 +203,7 @@ class Alone:
             elif step == "models":
                 steps = ["shed"]  # nothing was unloaded that a second collection could find
             kept = answer.get("freed_in_allocator")
-            if isinstance(kept, int) and kept >= _noise(limit) and "trim" in steps:
+            if isinstance(kept, int) and kept >= noise(limit) and "trim" in steps:
                 # At once: the application refills what malloc kept at the speed of memcpy.
                 steps.remove("trim")
                 steps.insert(0, "trim")
@@ -218,7 +216,7 @@ class Alone:
         ended = self._clock()
         if used <= goal:
             self._restraint.relax()
-        elif first - used < _RISE * limit:
+        elif first - used < RISE * limit:
             self._restraint.in_vain(ended, ended - now, used)
         self._report(now, first, used, limit, taken)
         return used
@@ -238,104 +236,5 @@ class Alone:
         tell("warning", f"{share}: {steps}; now {100 * used / limit:.0f} % (run {self._runs})", ours=True)
 
 
-class _Levels:
-    """The thresholds, as the sidecar reads them from the environment; what can't be read is warned about."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
-        environ = core.environ
-        megabytes_given = environ.get("MEMORY_CLEANUP_THRESHOLD_MB")
-        familiar = f"{megabytes_given}MiB" if megabytes_given else ""
-        self._high = self._given("OOMGUARD_HIGH", familiar) or Goal(ratio=0.8)
-        self._critical = self._given("OOMGUARD_CRITICAL", "") or Goal(ratio=0.9)
-        self._goal = self._given("OOMGUARD_GOAL", "")
-        self.own_limit = parse_limit(environ.get("OOMGUARD_LIMIT"), environ.get("MEMORY_LIMIT_MB"))
-
-    def of(self, limit: int) -> tuple[int, int, int]:
-        """High, critical and goal in bytes: each at most the next higher."""
-        critical = self._critical.of(limit) or limit
-        high = min(self._high.of(limit) or limit, critical)
-        goal = self._goal.of(limit) if self._goal is not None else None
-        return high, critical, min(high, goal) if goal is not None else min(int(0.7 * limit), high * 7 // 8)
-
-    def _given(self, name: str, otherwise: str) -> Goal | None:
-        text = self._core.environ.get(name) or otherwise
-        if not text:
-            return None
-        try:
-            return parse_goal(text)
-        except ValueError as error:
-            self._core.warn(f"{name}: {error}")
-            return None
-
-
-class _Restraint:
-    """What holds a run back after one in vain: the sidecar's (its decision 3) without cooldowns. Pure state."""
-
-    def __init__(self) -> None:
-        self.relax()
-
-    def relax(self) -> None:
-        """Memory is below the goal: nothing that was learned holds any more."""
-        self._floor: int | None = None
-        self._failures = 0
-        self._not_before = 0.0
-        self._critical_not_before = 0.0
-
-    def fell(self, used: int) -> None:
-        """Memory fell by itself: what it climbs back with is not what was tried in vain."""
-        if self._floor is not None:
-            self._floor = min(self._floor, used)
-
-    def next_level(self, limit: int) -> int:
-        """Bytes from which on no run waits; near the limit half of what is left, for 5 % may never come."""
-        if self._floor is None:
-            return 0
-        rise = int(_RISE * limit)
-        if self._floor < limit:
-            rise = max(_noise(limit), min(rise, (limit - self._floor) // 2))
-        return self._floor + rise
-
-    def holds(self, now: float, used: int, limit: int, critical: int) -> bool:
-        """Whether no run may start."""
-        if self._floor is None or used >= self.next_level(limit):
-            return False
-        return now < (self._critical_not_before if used >= critical else self._not_before)
-
-    def in_vain(self, now: float, took: float, used: int) -> None:
-        """Learn from a run that missed its goal and freed less than `_RISE`; `took` is seconds.
-
-        One that freed more may be repeated at once: the application is filling what was emptied.
-        """
-        wait = min(_LONGEST_BACK_OFF, 2.0 ** min(self._failures, 10))
-        self._floor = used
-        self._failures += 1
-        self._not_before = now + max(wait, _SHARE * took)
-        self._critical_not_before = now + max(min(wait, _CRITICAL_BACK_OFF), _SHARE * took)
-
-
-def _noise(limit: int) -> int:
-    """Bytes below which a difference says nothing: a cgroup's counter is batched by 64 pages a processor."""
-    return max(1 << 20, limit // 500)
-
-
-def _turned_off(environ: Mapping[str, str]) -> str:
-    """Which variable turns automatic actions off; empty where none does."""
-    name = "OOMGUARD_ACT" if environ.get("OOMGUARD_ACT") else "MEMORY_CLEANUP"
-    for switch, words in ((name, _OFF), ("OOMGUARD_DRY_RUN", _ON)):
-        given = environ.get(switch, "").strip().lower()
-        if given in words:
-            return f"{switch}={given}"
-    return ""
-
-
 def _sleep(seconds: float) -> None:
     unpatched.poll().poll(seconds * 1000)
-
-
-def _machine() -> int | None:
-    """The machine's memory: the limit where there is no other."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return None

@@ -171,6 +171,17 @@ def test_a_forked_child_waits_for_a_sidecar_of_its_own() -> None:
     assert tick(alone, memory) == 10.0
 
 
+def test_autonomous_workers_say_nothing_that_their_parent_has_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    memory = Memory(100)
+    alone = made(memory)
+    tick(alone, memory)
+    alone.forked()
+    tick(alone, memory)
+    assert alone.reading() == {"on": True, "reason": "autonomous", "runs": 0, "freed": 0}
+    assert caplog.messages == ["guarding memory alone: autonomous"]
+
+
 # -- what
 
 
