@@ -97,7 +97,7 @@ class Limit:
     def _enter(self, waiter: Waiter | None = None) -> bool:
         """Take a slot if one is free; else let `waiter` stand in the queue."""
         with self._lock:
-            if not self._queue and self._free():
+            if self._free():  # then nobody waits: a slot that gets free is handed on at once
                 self._in_use += 1
                 if waiter is not None:
                     waiter.granted = True

@@ -398,6 +398,20 @@ def test_a_process_whose_pipe_is_broken_but_that_still_runs_is_killed(world: Wor
     assert tools.call(world.say("one")) == "ONE"
 
 
+def test_one_that_was_gone_before_its_start_returned_is_not_alive(world: World) -> None:
+    def start() -> subprocess.Popen[str]:
+        process = world.start()
+        world.shoot()
+        return process
+
+    tools = world.children.register("tools", start)
+    with pytest.raises(ChildDied):
+        tools.call(world.say("one"))
+    reading = world.reading()
+    assert (reading["alive"], reading["starts"], reading["pid"]) == (False, 2, None)
+    assert reading["exits"] == {"oom_kill": 0, "unknown": 2}
+
+
 def test_a_handle_without_a_pid_is_called_all_the_same(world: World) -> None:
     ends: list[tuple] = []
 

@@ -138,6 +138,25 @@ def test_comparing_keys_may_wait_for_a_thread_that_uses_the_mapping() -> None:
     assert len(held) == 3
 
 
+def test_a_key_that_is_stored_while_another_store_compares_is_not_filed_twice() -> None:
+    held = sized(1000)
+    raced: list[bool] = []
+
+    class Racing(Same):
+        __hash__ = Same.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            if not raced:
+                raced.append(True)
+                held[Same("b")] = b"theirs"
+            return super().__eq__(other)
+
+    held[Racing("a")] = b"x"
+    held[Same("b")] = b"ours"
+    assert [(key.name, value) for key, value in held.items()] == [("a", b"x"), ("b", b"ours")]
+    assert held.size() == 5
+
+
 def test_a_value_that_goes_may_use_the_mapping() -> None:
     held = sized(100)
     seen: list[int] = []
