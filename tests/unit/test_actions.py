@@ -39,6 +39,7 @@ class Hook:
     async def ask(self, question, timeout, **details):
         self.asked.append((details["step"], timeout))
         self.names.append(details["name"])
+        self.within = details["within"]
         await asyncio.sleep(0)
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -183,6 +184,7 @@ def test_a_hook_is_given_less_time_when_the_limit_is_near():
     urgent.take(Caches())
     assert calm.situation.workers[0].hook.asked == [("caches", MOST_PATIENCE)]
     assert urgent.situation.workers[0].hook.asked == [("caches", LEAST_PATIENCE)]
+    assert urgent.situation.workers[0].hook.within == pytest.approx(0.015), "its steps may take what is left"
 
 
 def test_caches_are_never_left_out_for_lack_of_time():

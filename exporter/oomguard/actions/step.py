@@ -47,10 +47,9 @@ class Situation:
     """The one cache or model that the step is restricted to."""
 
     @property
-    def patience(self) -> float:
-        """How long to wait for one hook: less when the limit is near."""
-        level = self.measure() or self.level
-        return min(MOST_PATIENCE, max(LEAST_PATIENCE, level.seconds_left))
+    def seconds_left(self) -> float:
+        """Until the limit is reached, as it looks now."""
+        return (self.measure() or self.level).seconds_left
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +115,12 @@ async def order(worker: Worker, step: str, situation: Situation) -> Answer:
     """Have one hook take a step; whatever goes wrong becomes a ``failed`` answer."""
     if worker.hook.busy:
         return Answer("failed", f"process {worker.hook.pid} is still busy with an earlier step")
-    patience = situation.patience
+    # How long it may take is what is left; how long its answer is waited for is never less than a hook may need.
+    within = min(MOST_PATIENCE, situation.seconds_left)
+    patience = max(LEAST_PATIENCE, within)
     began = time.perf_counter()
     try:
-        raw = await worker.hook.ask("step", patience, step=step, name=situation.name, within=patience)
+        raw = await worker.hook.ask("step", patience, step=step, name=situation.name, within=within)
     except HookError as error:
         return Answer("failed", str(error), time.perf_counter() - began)
     details = raw.get("details")
