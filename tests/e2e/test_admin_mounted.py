@@ -272,6 +272,11 @@ def test_asgi_finds_its_paths_behind_a_prefix_of_the_servers(guard: Guard, path:
     assert (status, reply["pid"]) == (200, os.getpid())
 
 
+async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Sends back what it was given and hears, the very objects."""
+    await send({"type": "echo", "scope": scope, "receive": receive, "heard": await receive()})
+
+
 @pytest.mark.parametrize(
     "scope",
     [
@@ -282,11 +287,14 @@ def test_asgi_finds_its_paths_behind_a_prefix_of_the_servers(guard: Guard, path:
     ],
 )
 def test_asgi_passes_everything_else_through_untouched(guard: Guard, scope: dict[str, Any]) -> None:
-    exchange = Exchange({})
-    asyncio.run(guard.asgi(application)(scope, exchange.receive, exchange.send))
-    ((given, receive, send),) = exchange.sent
-    assert given is scope
-    assert (receive, send) == (exchange.receive, exchange.send)
+    told = {"type": "told"}
+    exchange = Exchange({}, told)
+    asyncio.run(guard.asgi(echo)(scope, exchange.receive, exchange.send))
+    (sent,) = exchange.sent
+    assert sent["scope"] is scope
+    assert sent["heard"] is told
+    if scope["type"] != "websocket":  # what a websocket hears and says is an event
+        assert sent["receive"] == exchange.receive
 
 
 def test_asgi_reads_no_body_of_a_stranger_and_none_too_large(guard: Guard) -> None:

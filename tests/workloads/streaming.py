@@ -166,7 +166,10 @@ def make_wsgi() -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    return {"asgi": make_asgi, "wsgi": make_wsgi}[name]()
+    made = {"asgi": make_asgi, "wsgi": make_wsgi}.get(name)
+    if made is None:
+        raise AttributeError(name)
+    return made()
 
 
 # -- aiohttp

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Literal
 
-    from typing_extensions import Self
-
     Reason = Literal["client", "server", "evicted", "error"]
 
 _REASONS = ("client", "server", "evicted", "error")
@@ -107,7 +105,7 @@ class Held:
         if self._stream is not None:
             self._stream.touch()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Held:  # noqa: PYI034 (Self is typing's from 3.11 on)
         if self._inside:
             raise RuntimeError(f"stream {self._name!r}: is open already, make another one for each block")
         self._inside = True
@@ -126,7 +124,7 @@ class Held:
         stream.close(reason_of(error))
         return absorbed
 
-    async def __aenter__(self) -> Self:
+    async def __aenter__(self) -> Held:  # noqa: PYI034 (as above)
         return self.__enter__()
 
     async def __aexit__(
