@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
+from weakref import WeakKeyDictionary, WeakSet
 
 from oomguard import metrics as m
 from oomguard.collect import Collected, Collector
@@ -39,6 +40,8 @@ UNMATCHED_TICKS: Final = 5
 """Slow ticks for which a kill waits for the child that it struck."""
 OOM_KILL: Final = "oom_kill"
 UNKNOWN: Final = "unknown"
+STALL_QUIET: Final = 10.0
+"""Seconds for which it is not said again of a hook that it is stalled: one beside busy threads may be so every second."""
 HOOK_GRACE: Final = 10.0
 """Seconds after a target's start before its missing hook is mentioned."""
 
@@ -91,6 +94,10 @@ class SlowLane:
         self._oom_kills: int | None = None
         self._exited: int | None = None
         self._unmatched: list[int] = []
+        self._stall_told: WeakKeyDictionary[Hook, float] = WeakKeyDictionary()
+        """When (monotonic) it was said of a hook that it is stalled."""
+        self._stalls_told: WeakSet[Hook] = WeakSet()
+        """Those of which it is still to be said that they answer again."""
         for reason in (OOM_KILL, UNKNOWN):
             counters.add(m.CHILD_EXITS, reason, by=0)
 
@@ -146,6 +153,11 @@ class SlowLane:
 
     def hook_stalled(self, hook: Hook) -> None:
         """A hook does not answer; what the others say goes on."""
+        now = time.monotonic()
+        if now - self._stall_told.get(hook, -STALL_QUIET) < STALL_QUIET:
+            return
+        self._stall_told[hook] = now
+        self._stalls_told.add(hook)
         self._journal.write("hook_stalled", process=self._slot_of(hook), pid=hook.pid)
         LOGGER.warning(
             "a process does not answer: its interpreter, or a callback of its own, is held up",
@@ -155,6 +167,9 @@ class SlowLane:
 
     def hook_answered(self, hook: Hook, seconds: float) -> None:
         """A hook that was stalled for so long has answered, or has gone."""
+        if hook not in self._stalls_told:
+            return
+        self._stalls_told.discard(hook)
         self._journal.write(
             "hook_answered" if hook.stalled == 0 else "hook_gone",
             process=self._slot_of(hook),

@@ -16,7 +16,7 @@ from oomguard.level import LevelReader
 from oomguard.model import CgroupEvents, ProcessId, Reading, Status, Tree
 from oomguard.sampler import FastLane
 from oomguard.slow import UNMATCHED_TICKS, SlowLane
-from oomguard.sources.hooks import Hooks
+from oomguard.sources.hooks import Hook, Hooks
 from oomguard.sources.procfs import read_stat
 from oomguard.state import State
 from oomguard.store import Store
@@ -138,6 +138,26 @@ def test_a_kernel_without_the_counter_says_nothing_of_kills(rig):
     rig.tick(exited=1, kills=None)
     assert rig.exits() == {"oom_kill": 0, "unknown": 1}
     assert rig.lane.notice_kills(Reading(Status.FAILED)) == 0
+
+
+def test_a_hook_that_stalls_again_and_again_is_told_once_in_a_while(rig, monkeypatch):
+    hook = Hook(41, {}, None)
+    for _ in range(5):
+        rig.lane.hook_stalled(hook)
+        rig.lane.hook_answered(hook, 0.6)
+    told = [record["event"] for record in rig.journal.records]
+    assert told == ["hook_stalled", "hook_answered"]
+    monkeypatch.setattr("oomguard.slow.STALL_QUIET", 0.0)
+    rig.lane.hook_stalled(hook)
+    assert [record["event"] for record in rig.journal.records][2:] == ["hook_stalled"]
+
+
+def test_a_stalled_hook_that_goes_is_told_apart_from_one_that_answers(rig, monkeypatch):
+    hook = Hook(41, {}, None)
+    rig.lane.hook_stalled(hook)
+    monkeypatch.setattr(Hook, "stalled", 3.0)
+    rig.lane.hook_answered(hook, 3.0)
+    assert [record["event"] for record in rig.journal.records] == ["hook_stalled", "hook_gone"]
 
 
 def on_loop(test):
