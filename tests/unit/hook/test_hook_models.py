@@ -336,6 +336,22 @@ def test_ctrl_c_in_a_load_lets_others_try(models):
         assert len(loads) == 2
 
 
+def test_an_interruption_before_the_load_began_lets_others_try(models, monkeypatch):
+    model = models.register("m", Weights)
+
+    def interrupted(turn):
+        raise KeyboardInterrupt
+
+    for name, enter in (("_load", model.__enter__), ("_load_aside", lambda: asyncio.run(model.__aenter__()))):
+        with monkeypatch.context() as patch:
+            patch.setattr(model, name, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                enter()
+        assert model.state == "unloaded"
+    with model:
+        assert model.state == "loaded"
+
+
 def test_a_load_in_a_thread_that_exits_is_a_failure_for_the_task(models):
     model = models.register("m", sys.exit)
 
@@ -516,7 +532,7 @@ def test_a_caller_waits_for_an_unload_and_loads_again(models):
 
 
 def test_an_unload_that_hangs_is_told_to_callers(models, monkeypatch):
-    monkeypatch.setattr("oomguard.hook.models.model._HANGS", 0.05)
+    monkeypatch.setattr("oomguard.hook.models.turn.HANGS", 0.05)
     go_on = threading.Event()
     model = models.register("m", Weights, min_residency=0, unload=lambda _: go_on.wait(20))
     with model:

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ModelProcessDied", "ModelUnavailable"]
+__all__ = ["ModelProcessDied", "ModelUnavailable", "text_of"]
 
 
 class ModelUnavailable(RuntimeError):  # noqa: N818 (a state of affairs; Unavailable is what people look for)
@@ -31,3 +31,11 @@ class ModelProcessDied(OSError):  # noqa: N818 (as above)
 
     def __reduce__(self) -> tuple[type[ModelProcessDied], tuple[str, str]]:
         return type(self), (self.name, self.reason)
+
+
+def text_of(error: BaseException) -> str:
+    """Its class and what it says; never raises."""
+    try:
+        return f"{type(error).__name__}: {error}"[:200]
+    except BaseException:  # noqa: BLE001 (an exception whose __str__ raises)
+        return type(error).__name__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import weakref
 
+from oomguard.hook.models.errors import text_of
 from oomguard.hook.parts import resident
 
 TYPE_CHECKING = False
@@ -51,7 +52,7 @@ class InProcess:
             try:
                 self._unload(held[0])
             except BaseException as error:  # noqa: BLE001 (SystemExit too: nothing may end the hook's thread)
-                self._core.warn(f"model {self._name!r}: unload raised {type(error).__name__}: {_text(error)}")
+                self._core.warn(f"model {self._name!r}: unload raised {text_of(error)}")
         held.clear()
         self._core.release()
         _empty_cuda()
@@ -79,13 +80,6 @@ def _reference(value: object) -> weakref.ref[object] | None:
         return weakref.ref(value)
     except TypeError:
         return None
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except BaseException:  # noqa: BLE001 (an exception whose __str__ raises)
-        return ""
 
 
 def _empty_cuda() -> None:

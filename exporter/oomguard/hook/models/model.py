@@ -13,68 +13,23 @@ import time
 from time import monotonic, perf_counter
 
 from oomguard.hook import unpatched
-from oomguard.hook.models.errors import ModelUnavailable
+from oomguard.hook.models.errors import ModelUnavailable, text_of
+from oomguard.hook.models.turn import HANGS, Turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any, Protocol
+    from collections.abc import Callable
+    from typing import Any
 
-    class Place(Protocol):
-        """Where a model lives: in this process, or in one of its own."""
-
-        isolated: bool
-
-        @property
-        def pid(self) -> int | None:
-            """Of the model's own process, while there is one."""
-
-        @property
-        def lost(self) -> bool:
-            """Whether a model that was loaded is no more."""
-
-        @property
-        def busy(self) -> bool:
-            """Whether somebody uses it who is in no `with`."""
-
-        def load(self) -> tuple[object, int | None]:
-            """The model, and the bytes gained; raises what the application's `load` does."""
-
-        def unload(self, held: list[object]) -> int | None:
-            """Empty `held`; the bytes given back to the system. Never raises."""
-
-        def check(self) -> None:
-            """Look whether a loaded model is `lost`; in the hook's thread, about once a second."""
-
-        def child(self) -> dict[str, object] | None:
-            """One of the `children` of a reading."""
-
-        def forked(self) -> bool:
-            """In a forked child; whether a loaded model came along."""
-
+    from oomguard.hook.models.place import Place
 
 _USE, _LOAD, _WAIT, _REFUSED = object(), object(), object(), object()
 BUSY = "busy"
 UNLOADED, LOADING, LOADED, UNLOADING, FAILED = "unloaded", "loading", "loaded", "unloading", "failed"
 _FIRST_BACKOFF, _LAST_BACKOFF = 1.0, 60.0
 """Seconds in which a model whose load failed is not tried again; they double each time."""
-_SHORTEST_WAIT, _LONGEST_WAIT = 0.001, 0.02
-"""Seconds between two looks; a load takes seconds, so that the last look comes late by 1 % at most."""
-_HANGS = 10.0
-"""Seconds that a caller waits for an unload to end before it is told that it hangs."""
-
-
-class _Turn:
-    """A load or an unload under way. Only those who wait for it hold it: the error would keep frames alive."""
-
-    __slots__ = ("by", "done", "error", "since", "unloads")
-
-    def __init__(self, *, unloads: bool) -> None:
-        self.by = _thread.get_ident()  # of a greenlet, where gevent has patched
-        self.since = monotonic()
-        self.unloads = unloads
-        self.done = False
-        self.error: BaseException | None = None
+_LOOK = 0.001
+"""Seconds between two looks whether a model is still in use."""
 
 
 class Model:
@@ -107,12 +62,11 @@ class Model:
         self._fallback = fallback
         self._when_loaded = loaded
         self._warn = warn
-        self._lock = (
-            unpatched.allocate_rlock()
-        )  # again by a finalizer or a signal's handler of the same thread
+        self._lock = unpatched.allocate_rlock()
+        """May be taken again by a finalizer, or a signal's handler, of the thread that has it."""
         self._state = UNLOADED
         self._value: object = None
-        self._turn: _Turn | None = None
+        self._turn: Turn | None = None
         self._in_use: dict[int, int] = {}
         """By thread: in a forked child only the uses of the thread that forked go on."""
         self._bytes: int | None = None
@@ -139,16 +93,22 @@ class Model:
         return self._state
 
     def __enter__(self) -> Any:
-        while True:
-            what, thing = self._claim()
-            if what is _USE:
-                return thing
-            error = thing if what is _REFUSED else self._load(thing) if what is _LOAD else self._wait(thing)
-            try:
-                if error is not None:
-                    return self._instead(error)
-            finally:
-                del thing, error  # a traceback holds this frame, which must not hold the error in turn
+        try:
+            while True:
+                what, thing = self._claim()
+                if what is _USE:
+                    return thing
+                error = (
+                    thing if what is _REFUSED else self._load(thing) if what is _LOAD else self._wait(thing)
+                )
+                try:
+                    if error is not None:
+                        return self._instead(error)
+                finally:
+                    del thing, error  # a traceback holds this frame, which must not hold the error in turn
+        except BaseException:
+            self._give_up()
+            raise
 
     def __exit__(self, *_: object) -> None:
         self._leave()
@@ -156,22 +116,26 @@ class Model:
     async def __aenter__(self) -> Any:
         from asyncio import sleep  # noqa: PLC0415 (whoever comes here has it already)
 
-        while True:
-            what, thing = self._claim()
-            if what is _USE:
-                return thing
-            if what is _REFUSED:
-                return self._instead(thing)
-            if what is _LOAD:
-                self._load_aside(thing)
-            for seconds in self._looks(thing):
-                await sleep(seconds)
-            error = self._outcome(thing)
-            try:
-                if error is not None:
-                    return self._instead(error)
-            finally:
-                del thing, error
+        try:
+            while True:
+                what, thing = self._claim()
+                if what is _USE:
+                    return thing
+                if what is _REFUSED:
+                    return self._instead(thing)
+                if what is _LOAD:
+                    self._load_aside(thing)
+                for seconds in thing.looks():
+                    await sleep(seconds)
+                error = self._outcome(thing)
+                try:
+                    if error is not None:
+                        return self._instead(error)
+                finally:
+                    del thing, error
+        except BaseException:
+            self._give_up()
+            raise
 
     async def __aexit__(self, *_: object) -> None:
         self._leave()
@@ -190,7 +154,7 @@ class Model:
             refused = self._refusal()
             if refused:
                 return _REFUSED, ModelUnavailable(refused)
-            self._turn = _Turn(unloads=False)
+            self._turn = Turn(unloads=False)
             self._state = LOADING
             return _LOAD, self._turn
 
@@ -203,6 +167,13 @@ class Model:
         return (
             f"model {self.name!r} failed to load and is tried again in {left:.1f} s; it raised {self._error}"
         )
+
+    def _give_up(self) -> None:
+        """Take back a claim to load that was interrupted before it began: others would wait for ever."""
+        with self._lock:
+            turn = self._turn
+            if turn is not None and turn.mine() and not turn.begun:
+                self._end(turn, UNLOADED)
 
     def _instead(self, error: BaseException) -> object:
         if self._fallback is None:
@@ -229,30 +200,23 @@ class Model:
 
     # -- waiting for somebody else's turn
 
-    def _looks(self, turn: _Turn) -> Iterator[float]:
-        """Seconds to sleep before each further look, until the turn is over, or was found to hang."""
-        seconds = _SHORTEST_WAIT
-        while not turn.done and not (turn.unloads and monotonic() > turn.since + _HANGS):
-            yield seconds
-            seconds = min(seconds * 2, _LONGEST_WAIT)
-
-    def _wait(self, turn: _Turn) -> BaseException | None:
-        if turn.by == _thread.get_ident() and not turn.done:
+    def _wait(self, turn: Turn) -> BaseException | None:
+        if turn.mine():
             return ModelUnavailable(f"model {self.name!r} is asked for by its own load or unload")
-        for seconds in self._looks(turn):
+        for seconds in turn.looks():
             time.sleep(seconds)
         return self._outcome(turn)
 
-    def _outcome(self, turn: _Turn) -> BaseException | None:
+    def _outcome(self, turn: Turn) -> BaseException | None:
         if turn.done:
             return turn.error
         return ModelUnavailable(
-            f"model {self.name!r} is being unloaded since {_HANGS:.0f} s: its unload hangs"
+            f"model {self.name!r} is being unloaded since {HANGS:.0f} s: its unload hangs"
         )
 
     # -- loading
 
-    def _load(self, turn: _Turn, *, aside: bool = False) -> Exception | None:
+    def _load(self, turn: Turn, *, aside: bool = False) -> Exception | None:
         """Load, and return what `load` raised.
 
         What is no Exception (Ctrl-C, a greenlet's end) is passed on, and others may try; in a thread of its own
@@ -260,6 +224,7 @@ class Model:
         """
         started = perf_counter()
         try:
+            turn.begun = True
             value, gained = self.place.load()
         except Exception as error:  # noqa: BLE001 (the application's own: whoever waits gets it)
             self._failed(turn, error)
@@ -269,7 +234,7 @@ class Model:
                 with self._lock:
                     self._end(turn, UNLOADED)
                 raise
-            self._failed(turn, ModelUnavailable(f"model {self.name!r}: its load ended with {_text(error)}"))
+            self._failed(turn, ModelUnavailable(f"model {self.name!r}: its load ended with {text_of(error)}"))
             return None
         seconds = perf_counter() - started
         with self._lock:
@@ -283,7 +248,7 @@ class Model:
         self._when_loaded()
         return None
 
-    def _load_aside(self, turn: _Turn) -> None:
+    def _load_aside(self, turn: Turn) -> None:
         """Load in a thread of its own, in the caller's context.
 
         Its signals are not blocked, since a process that it starts would inherit that.
@@ -291,6 +256,7 @@ class Model:
         import threading  # noqa: PLC0415 (whoever comes here has it already)
         from contextvars import copy_context  # noqa: PLC0415 (as above)
 
+        turn.begun = True
         turn.by = 0  # not this thread's: it may wait
 
         def run() -> None:
@@ -304,8 +270,8 @@ class Model:
         except RuntimeError as error:  # the process ends, or may have no more threads
             self._failed(turn, error)
 
-    def _failed(self, turn: _Turn, error: Exception) -> None:
-        text = _text(error)
+    def _failed(self, turn: Turn, error: Exception) -> None:
+        text = text_of(error)
         with self._lock:
             first = self._backoff == _FIRST_BACKOFF
             if self._turn is turn:
@@ -318,7 +284,7 @@ class Model:
         if first:  # since its last success: the texts may all differ
             self._warn(f"model {self.name!r} failed to load: {text}")
 
-    def _end(self, turn: _Turn, state: str) -> None:
+    def _end(self, turn: Turn, state: str) -> None:
         if self._turn is turn:
             self._turn = None
             self._state = state
@@ -351,14 +317,14 @@ class Model:
                 if self._state != LOADED:
                     return self._state
                 if not self._in_use and not self.place.busy:
-                    turn = self._turn = _Turn(unloads=True)
+                    turn = self._turn = Turn(unloads=True)
                     self._state = UNLOADING
                     held, self._value = [self._value], None
                     break
                 if monotonic() >= deadline:
                     self._busy += 1
                     return BUSY
-            unpatched.sleep(_SHORTEST_WAIT)
+            unpatched.sleep(_LOOK)
         try:
             returned = self.place.unload(held)
         finally:
@@ -408,10 +374,3 @@ class Model:
         thread = unpatched.get_ident()
         self._in_use = {key: count for key, count in self._in_use.items() if key == thread}
         self._zero()
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"[:200]
-    except BaseException:  # noqa: BLE001 (an exception whose __str__ raises)
-        return type(error).__name__
