@@ -334,17 +334,33 @@ def test_at_a_critical_level_no_back_off_is_longer_than_a_second() -> None:
     assert memory.taken
 
 
-def test_a_run_in_vain_that_took_long_is_not_repeated_soon() -> None:
-    memory = Memory(950)
+@pytest.mark.parametrize(("used", "steps"), [(850, 3), (950, 8)])
+def test_a_run_in_vain_that_took_long_is_not_repeated_soon(used: int, steps: int) -> None:
+    memory = Memory(used)
     memory.takes = 0.5
     alone = made(memory)
     tick(alone, memory)
-    assert memory.taken == ["caches", "gc", "trim", "streams", "models", "gc", "trim", "shed"]
+    assert len(memory.taken) == steps
     memory.taken.clear()
-    for _ in range(70):
+    for _ in range(9 * steps):
         tick(alone, memory, 1.0)
-    assert not memory.taken, "4 s of work are a twentieth of 80 s"
-    tick(alone, memory, 11.0)
+    assert not memory.taken, "a run is at most a twentieth of the time"
+    tick(alone, memory, 2.0 * steps)
+    assert memory.taken
+
+
+def test_memory_that_fell_by_itself_and_climbs_again_is_another_matter() -> None:
+    memory = Memory(890)
+    alone = made(memory)
+    for _ in range(30):
+        tick(alone, memory, 60.0)
+    memory.taken.clear()
+    for used in (820, 869):
+        memory.used = used * MIB
+        tick(alone, memory, 0.1)
+    assert not memory.taken
+    memory.used = 871 * MIB
+    tick(alone, memory, 0.1)
     assert memory.taken
 
 
