@@ -185,6 +185,10 @@ class Sidecar:
             self._keeper.saved, self._state.clock.milliseconds(), alive_until=self._keeper.alive_until
         )
         self._keeper.start(self._kept)
+        lost = journal.lost()
+        if lost is not None:
+            journal.write("sidecar_lost", **lost)
+            LOGGER.warning("the sidecar before this one was killed, or its machine was", extra=fields(**lost))
         journal.write("sidecar_start", version=__version__, pid=os.getpid())
         LOGGER.info(
             "oomguard started",
@@ -238,6 +242,12 @@ class Sidecar:
                 **self._guardian.sizes(),
             ),
         )
+        snapshot = self._state.snapshot
+        if snapshot is not None and snapshot.cgroup.value is not None and snapshot.cgroup.value.kills_all:
+            LOGGER.warning(
+                "memory.oom.group is set: where memory runs out, the kernel kills every process of the group at once",
+                extra=fields(group=snapshot.cgroup.value.path),
+            )
         if self._follower is not None and level.used > level.limit and level.origin is LimitOrigin.CONFIGURED:
             self._failure = UserError(
                 f"--limit {format_size(level.limit)} lies below the {format_size(level.used)} that process "

@@ -83,6 +83,20 @@ class Journal:
             if number in (record.get("id"), record.get("run"))
         ]
 
+    def lost(self) -> Mapping[str, object] | None:
+        """What is known of a sidecar before this one that did not live to say that it stopped; None: there was none.
+
+        `last_seen` is when it last wrote (Unix seconds), `used` and `limit` (bytes) the last that it wrote of memory.
+        Ask before a start is written. Where the kernel kills whole groups, this is all that anybody will know.
+        """
+        started, stopped = self.latest.get("sidecar_start"), self.latest.get("sidecar_stop")
+        if started is None or (stopped is not None and _time(stopped) >= _time(started)):
+            return None
+        known: dict[str, object] = {"pid": started.get("pid"), "last_seen": _time(self.records[-1])}
+        for record in self.records:
+            known.update({name: record[name] for name in ("used", "limit") if name in record})
+        return known
+
     def _remember(self, record: Record) -> None:
         self.records.append(record)
         self.latest[str(record["event"])] = record
@@ -188,3 +202,8 @@ def number(record: Mapping[str, object], key: str) -> float | None:
     """A numeric field of a record, None where it is missing or of another type."""
     value = record.get(key)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _time(record: Mapping[str, object]) -> float:
+    time_ = record.get("time")
+    return float(time_) if isinstance(time_, int | float) else 0.0

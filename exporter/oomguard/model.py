@@ -158,6 +158,8 @@ class CgroupMemory:
     """workingset_refault_file: pages read again after they had been reclaimed."""
     high: int | None = None
     """memory.high of the same cgroup (v2): where the kernel throttles; None: none set."""
+    kills_all: bool = False
+    """memory.oom.group (v2): the OOM killer ends every process of the cgroup at once."""
 
     @property
     def reclaimable(self) -> int:

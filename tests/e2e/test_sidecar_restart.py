@@ -55,6 +55,9 @@ def test_the_target_lives_and_the_new_sidecar_goes_on_where_the_journal_ends() -
         assert status["pid"] == target
         assert running.journal("target_start") == starts  # the same target: it did not start again
         assert [record["pid"] for record in running.journal("sidecar_start")] == [old, new]
+        (lost,) = running.journal("sidecar_lost")
+        assert (lost["pid"], lost["limit"]) == (old, 192 << 20)
+        assert lost["last_seen"] <= lost["time"]
 
         running.order("cache 165")
         ends = running.until_journal("run_end", 2)

@@ -146,3 +146,23 @@ def test_records_of_a_run_are_found_in_the_file_before(tmp_path, monkeypatch):
     journal = filled(tmp_path / "journal.jsonl")
     assert (tmp_path / "journal.jsonl.1").exists()
     assert told(journal.records_of(1))[0] == ("run_start", None, 1)
+
+
+def test_a_sidecar_that_did_not_live_to_stop_is_known_to_the_next_with_the_last_it_wrote(tmp_path):
+    path, times = tmp_path / "journal.jsonl", iter(range(100, 200))
+
+    def journal():
+        return Journal(path, now=lambda: next(times))
+
+    first = journal()
+    assert first.lost() is None
+    first.write("sidecar_start", pid=41)
+    first.write("run_start", used=500, limit=512)
+    first.write("alert_firing", alert="MemoryHigh")
+    first.close()
+    second = journal()
+    assert second.lost() == {"pid": 41, "last_seen": 102.0, "used": 500, "limit": 512}
+    second.write("sidecar_start", pid=42)
+    second.write("sidecar_stop", pid=42)
+    second.close()
+    assert journal().lost() is None

@@ -3,7 +3,7 @@
     model_beside_streams.py
 
 Prints ``{"port": …}``. ``/embed`` uses the model (180 MB), ``/events`` opens a stream that holds 4 MB of
-history and sends nothing but keepalives, ``/ping`` answers. Where nobody guards it, the two lines of the guard do nothing.
+history and sends nothing but keepalives, ``/ping`` answers. Where nobody guards it, the guard's lines do nothing.
 """
 
 import asyncio

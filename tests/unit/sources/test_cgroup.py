@@ -64,6 +64,15 @@ def test_v2_counters_and_memory_high_are_read():
     assert cgroup(TREES / "v2-namespace", 41).memory().value.high is None
 
 
+@pytest.mark.parametrize("flagged", ["box", "box/inner"])
+def test_a_group_that_the_kernel_kills_as_a_whole_is_known(tmp_path, flagged):
+    root = tmp_path / "v2-host"
+    shutil.copytree(TREES / "v2-host", root, symlinks=True)
+    assert cgroup(root, 41).memory().value.kills_all is False
+    (root / "sys/fs/cgroup" / flagged / "memory.oom.group").write_text("1\n")
+    assert cgroup(root, 41).memory().value.kills_all is True
+
+
 @pytest.mark.parametrize(("tree", "pid"), [("hybrid-host", 41), ("v2-host", 41), ("v1-sidecar", 1)])
 def test_the_fast_reader_says_what_the_slow_one_says(tree, pid):
     source = cgroup(TREES / tree, pid)

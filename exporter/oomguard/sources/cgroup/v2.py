@@ -57,6 +57,11 @@ def memory(place: Place) -> CgroupMemory:
         # Before Linux 5.9 one counter, of files alone, had the name without the suffix.
         refaults_file=stat.get("workingset_refault_file", stat.get("workingset_refault")),
         high=files.limit(directory / "memory.high"),
+        kills_all=any(
+            files.number(path / "memory.oom.group") == 1
+            for path in place.lineage
+            if path.is_relative_to(directory)
+        ),
     )
 
 
