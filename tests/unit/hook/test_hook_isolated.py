@@ -434,6 +434,35 @@ if __name__ == "__main__":
     assert run_script(tmp_path / "main.py", code) == "True True\n"
 
 
+DECORATED = """
+import os
+from tests.support.parts_core import make_core
+from oomguard.hook.models.registry import Models
+@Models(make_core()).register("m", isolate=True)
+def load(): return os.getpid
+if __name__ == "__main__":
+    with load as pid:
+        print(pid() != os.getpid())
+"""
+
+
+def test_a_decorated_load_in_the_main_module_is_found(tmp_path):
+    assert run_script(tmp_path / "decorated.py", DECORATED) == "True\n"
+
+
+def test_a_load_in_a_module_that_is_run_is_found(tmp_path):
+    (tmp_path / "service").mkdir()
+    (tmp_path / "service" / "__main__.py").write_text(DECORATED)
+    done = subprocess.run(
+        [sys.executable, "-m", "service"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": f"{ROOT / 'exporter'}:{ROOT}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "True\n", done.stderr
+
+
 def test_a_main_module_without_a_guard_is_told(tmp_path):
     code = """
 from tests.support.parts_core import make_core
