@@ -107,7 +107,7 @@ class Steps:
 
     def _trim(self, name: str | None, within: float) -> dict[str, object]:  # noqa: ARG002 (as above)
         if not self._allocator.trims:
-            return answer("unsupported", f"{self._allocator.name} has no malloc_trim")
+            return answer("unsupported", self._allocator.reason)
         expected = self._allocator.trim_expected()
         if expected > within:
             return answer("skipped", "no_time", details={"expected": expected})

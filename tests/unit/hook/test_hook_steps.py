@@ -98,7 +98,7 @@ def test_without_a_number_within_there_is_no_bound(within: object) -> None:
 
 def test_trimming_another_allocator_is_unsupported() -> None:
     malloc = Malloc()
-    malloc.trims, malloc.name = False, "musl"
+    malloc.trims, malloc.reason = False, "musl has no malloc_trim"
     answer = steps(malloc).run({"step": "trim"})
     assert (answer["status"], answer["reason"]) == ("unsupported", "musl has no malloc_trim")
 
