@@ -36,7 +36,7 @@ class Alone {
     this.reason = '';
     this.backOff = 0;
     this.notBefore = 0;
-    this.heap = new NearLimit(heap.oldLimit(), heap.generations, collect, () => this.relieve());
+    this.heap = new NearLimit(heap.oldLimit(), heap.old, collect, () => this.relieve());
     this.watch();
   }
 
@@ -89,15 +89,15 @@ class Alone {
     this.notBefore = now() + this.backOff;
   }
 
-  /** Take steps until `enough` says so; near V8's limit each is followed by a collection, since that alone frees. */
+  /** Take steps until `enough` says so; on the heap, each that let something go is followed by a collection. */
   async run(reason, steps, enough) {
     this.runs++;
     this.reason = reason;
     const measure = reason === 'heap' ? heap.used : () => process.memoryUsage.rss();
     const before = measure();
     for (const step of steps) {
-      await this.take(step);
-      if (reason === 'heap') this.collect();
+      const { status } = await this.take(step);
+      if (reason === 'heap' && status === 'done') this.collect();
       if (enough()) break;
     }
     this.freed += Math.max(0, before - measure());

@@ -49,6 +49,8 @@ class Guard {
     };
     /** The step under way: there is one at a time, whoever orders them. */
     this._work = Promise.resolve();
+    /** Whether a step has let something go since the last collection: then another one gives something. */
+    this._letGo = false;
     this._state = ['off', 'not started'];
     this._begun = false;
   }
@@ -193,7 +195,9 @@ class Guard {
     if (!Object.hasOwn(this._steps, known)) return { step: known, ...answer('unsupported', `this hook has no step '${known}'`) };
     try {
       const seconds = typeof within === 'number' ? within : Infinity;
-      return { step: known, ...(await this._steps[known](typeof name === 'string' ? name : null, seconds)) };
+      const taken = await this._steps[known](typeof name === 'string' ? name : null, seconds);
+      if (taken.status === 'done') this._letGo = known !== 'gc';
+      return { step: known, ...taken };
     } catch (error) {
       return { step: known, ...answer('failed', text(error)) };
     }
@@ -202,6 +206,9 @@ class Guard {
   _gc(within) {
     const objection = this._collector.objection(within);
     if (objection) return answer('skipped', objection[0], { details: objection[1] });
+    if (!this._letGo && this._alone && this._alone.heap.isCounted()) {
+      return answer('unsupported', "the heap is above 80 % of V8's limit: a collection that gives nothing may end the process");
+    }
     const rss = process.memoryUsage.rss();
     const { seconds, freed } = this._collector.collect();
     const details = { heap: freed, returned: rss - process.memoryUsage.rss() };

@@ -1,18 +1,23 @@
 'use strict';
 // V8's own limit: when the heap comes near it, the hook gives back what it can, whether a sidecar is there or not.
 //
-// V8 ends the process ("Reached heap limit", "Ineffective mark-compacts near heap limit") where a full collection
-// leaves the old generation at its limit. Only what lives after a full collection says how near that is: before
-// caches are thrown away, one is made.
+// V8 ends the process where the old generation is at its limit after a full collection ("Reached heap limit"), and
+// also where four of them in a row left it above 80 % and took most of the time ("Ineffective mark-compacts near heap
+// limit", Heap::CheckIneffectiveMarkCompact). A collection that we order counts among these four. So there is relief
+// before 80 %, and above that no collection of ours unless something was let go before it.
 
 const { MIB } = require('./heap.js');
 const { now } = require('./time.js');
 
 /** Part of the limit from which on caches and idle models are taken. */
-const NEAR = 0.85;
+const NEAR = 0.75;
 /** Bytes that are kept free at least: one scavenge can move a whole young generation (16 MiB) into the old one. */
 const ROOM = 24 * MIB;
-const LEAST = 0.7;
+const LEAST = 0.6;
+/** From here on V8 counts full collections that give nothing. */
+const COUNTED = 0.8;
+/** From here on relief does not wait for a full collection: there is no room for another scavenge. */
+const CERTAIN = 0.9;
 /** Part of the limit by which the heap must have grown since a relief that did not help, for another one at once. */
 const GROWN = 0.02;
 /** A collection of ours is not repeated before this many times its duration have passed: 5 % of the time at most. */
@@ -27,13 +32,13 @@ function threshold(limit) {
 
 class NearLimit {
   /**
-   * `measure` tells the bytes in use: { old, young }; `collect` makes a full collection and returns the seconds that it
-   * took; `relieve` takes the steps, and returns a promise.
+   * `old` tells the bytes in use in the old generation; `collect` makes a full collection and returns the seconds that
+   * it took; `relieve` takes the steps, and returns a promise.
    */
-  constructor(limit, measure, collect, relieve) {
+  constructor(limit, old, collect, relieve) {
     this.limit = limit;
     this.near = threshold(limit);
-    this.measure = measure;
+    this.old = old;
     this.collect = collect;
     this.relieve = relieve;
     this.busy = false;
@@ -43,33 +48,37 @@ class NearLimit {
     this.floor = 0;
   }
 
-  /** Whether what is in use is near the limit; asked after a full collection, when all of it lives. */
   isNear() {
-    const { old, young } = this.measure();
-    return old + young >= this.near;
+    return this.old() >= this.near;
+  }
+
+  /** Whether V8 would count a full collection against the process that gives nothing. */
+  isCounted() {
+    return this.old() >= COUNTED * this.limit;
   }
 
   /** Look after a collection, a full one or not. */
   async look(full) {
-    const { old, young } = this.measure();
-    // The young generation is mostly garbage. It counts where all of it, if it lived, would not fit any more.
-    if (this.busy || (old < this.near && old + young < this.limit)) return;
-    if (now() < this.notBefore && old < this.floor + GROWN * this.limit) return;
-    if (now() >= this.collectAt) {
-      this.collectAt = now() + SHARE * this.collect();
-      if (!this.isNear()) return;
-    } else if (!full || old < this.near) {
-      return; // V8 makes a full collection itself before the limit
-    }
+    if (this.busy || !this.isNear()) return;
+    if (now() < this.notBefore && this.old() < this.floor + GROWN * this.limit) return;
+    if (!full && !this.lives()) return;
     this.busy = true;
     try {
       await this.relieve();
-      this.floor = this.measure().old;
+      this.floor = this.old();
       this.backOff = this.isNear() ? Math.min(LONGEST_BACK_OFF, 2 * this.backOff || FIRST_BACK_OFF) : 0;
       this.notBefore = now() + this.backOff;
     } finally {
       this.busy = false;
     }
+  }
+
+  /** After a scavenge: whether it is not garbage that V8 will collect in time. */
+  lives() {
+    if (this.isCounted()) return this.old() >= CERTAIN * this.limit;
+    if (now() < this.collectAt) return false;
+    this.collectAt = now() + SHARE * this.collect();
+    return this.isNear();
   }
 }
 
