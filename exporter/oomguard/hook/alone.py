@@ -67,6 +67,7 @@ class Alone:
         self._sleep = _sleep if sleep is None else sleep
         self._gauge = gauge()
         self._announced = False
+        self._told: dict[str, object] | None = None
         self.forked()
         core.chores.add(self.run)
 
@@ -84,14 +85,17 @@ class Alone:
         self._found_at = float("-inf")
         self._told_at = float("-inf")
         self._restraint = Restraint()
-        self._levels = Thresholds(self._core)
+        self._levels = Thresholds(self._core, self._told)
         self._last: tuple[float, int] | None = None
         self._little = 0
         """Bytes of usage below which nothing depends on how much of it is file cache: the goal."""
 
-    def note_read(self) -> None:
-        """A sidecar asks for a reading: it guards."""
+    def note_read(self, told: object = None) -> None:
+        """A sidecar asks for a reading: it guards. `told` is what it says of its thresholds."""
         self._asked_at = self._clock()
+        if isinstance(told, dict) and told != self._told:
+            self._told = told
+            self._levels = Thresholds(self._core, told)
         if self._on:
             self._stand_down("a sidecar reads")
 
@@ -126,13 +130,13 @@ class Alone:
                 self._stand_down("a sidecar reads")
             return left
         if now - self._found_at >= _FIND:
-            off = turned_off(self._core.environ)
+            off = turned_off(self._core.environ, self._told)
             if off:
                 self._stand_down(off)
                 return QUIET
             self._found_at = now
             self._gauge.find()
-            self._levels = Thresholds(self._core)
+            self._levels = Thresholds(self._core, self._told)
         if not self._on:
             self._take_over()
         return self._guard(now)

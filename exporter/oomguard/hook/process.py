@@ -49,8 +49,8 @@ class Process:
         """What else must begin anew in a forked child."""
         self.state = ("off", "not started")
         """State and reason while there is no connection to ask."""
-        self.noted: Callable[[], None] | None = None
-        """Told of each reading that the sidecar asks for."""
+        self.noted: Callable[[object], None] | None = None
+        """Told of each reading that the sidecar asks for, and what it says with it of its thresholds."""
         self._chores = Chores(self._attend, self._wake)
         self.core = Core(environ, self._chores, unpatched.allocate_rlock(), self._release)
         self._watch = GcWatch()
@@ -283,7 +283,7 @@ class Process:
             return {"ping": {}}
         if ask == "reading":
             if self.noted is not None:
-                self.noted()
+                self.noted(question.get("thresholds"))
             with self.core.work:
                 return {"reading": self._reading()}
         if ask == "step":

@@ -1,4 +1,8 @@
-"""Where the guard alone begins and stops, and whether it may act at all: the environment, as the sidecar reads it."""
+"""Where the guard alone begins and stops, and whether it may act at all.
+
+As the last sidecar said it with its questions, for it knows flags, its file and what was reloaded; before there was
+one, as the environment has it.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +21,20 @@ _ON = ("1", "true", "yes", "on")
 
 
 class Thresholds:
-    """The thresholds, as the sidecar reads them from the environment; what can't be read is warned about."""
+    """The thresholds; what can't be read in the environment is warned about.
 
-    def __init__(self, core: Core) -> None:
+    `told` is what a sidecar said (docs/hook-protocol.md, "reading"): it goes before the environment.
+    """
+
+    def __init__(self, core: Core, told: Mapping[str, object] | None = None) -> None:
         self._core = core
+        if told is not None:
+            self._high = _ratio(told.get("high")) or Goal(ratio=0.8)
+            self._critical = _ratio(told.get("critical")) or Goal(ratio=0.9)
+            self._goal = _ratio(told.get("goal"))
+            limit = told.get("limit")
+            self.own_limit = limit if isinstance(limit, int) and limit > 0 else None
+            return
         environ = core.environ
         megabytes_given = environ.get("MEMORY_CLEANUP_THRESHOLD_MB")
         familiar = f"{megabytes_given}MiB" if megabytes_given else ""
@@ -47,8 +61,14 @@ class Thresholds:
             return None
 
 
-def turned_off(environ: Mapping[str, str]) -> str:
-    """Which variable turns automatic actions off; empty where none does."""
+def _ratio(told: object) -> Goal | None:
+    return Goal(ratio=float(told)) if isinstance(told, int | float) and 0 < told <= 1 else None
+
+
+def turned_off(environ: Mapping[str, str], told: Mapping[str, object] | None = None) -> str:
+    """What turns automatic actions off; empty where nothing does."""
+    if told is not None and told.get("act") is False:
+        return "the sidecar was not to act either"
     name = "OOMGUARD_ACT" if environ.get("OOMGUARD_ACT") else "MEMORY_CLEANUP"
     for switch, words in ((name, _OFF), ("OOMGUARD_DRY_RUN", _ON)):
         given = environ.get(switch, "").strip().lower()

@@ -264,6 +264,25 @@ def test_thresholds_and_limit_are_the_sidecars(environ: dict[str, str], acts: bo
     assert bool(alone._core.warnings) == (environ.get("OOMGUARD_HIGH") == "six")
 
 
+@pytest.mark.parametrize(
+    ("told", "acts"),
+    [
+        ({"high": 0.6, "critical": 0.9, "goal": 0.5, "limit": None, "act": True}, True),
+        ({"high": 0.8, "critical": 0.9, "goal": 0.7, "limit": 750 * MIB, "act": True}, True),
+        ({"high": 0.6, "critical": 0.9, "goal": 0.5, "limit": None, "act": False}, False),
+        ({"high": "nonsense", "critical": -1, "goal": None, "limit": "all", "act": "yes"}, False),
+        ("nonsense", True),
+        (None, True),
+    ],
+)
+def test_what_the_last_sidecar_said_goes_before_the_environment(told: object, acts: bool) -> None:
+    memory = Memory(650)
+    alone = made(memory, {"OOMGUARD_HIGH": "0.6"}, autonomous=False)
+    alone.note_read(told)
+    tick(alone, memory, 11.0)
+    assert bool(memory.taken) == acts
+
+
 def test_the_goal_lies_an_eighth_below_a_low_threshold() -> None:
     memory = Memory(420)
     memory.gives = {"caches": 69, "gc": 2}
