@@ -6,7 +6,7 @@ one coroutine around the application, a plain function around `send`, and no oth
 
 from __future__ import annotations
 
-from asyncio import Task, ensure_future, get_running_loop
+from asyncio import Task, ensure_future
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +101,8 @@ class _Opener:
         if not self.parts.streams.open(stream, about, bounded=bounded):
             return False
         connection.watch(getattr(stream.connection, "transport", None))
-        self.lookout.attend(get_running_loop())
+        if stream.task is not None:
+            self.lookout.attend(stream.task.get_loop())
         return True
 
     async def other(self, app: Application, scope: Message, receive: Receive, send: Send) -> None:
