@@ -377,3 +377,4 @@ class HookErrorReason(enum.Enum):
     GARBAGE = "garbage"
     TOO_LONG = "too_long"
     TIMEOUT = "timeout"
+    """It did not answer in time: it was stalled."""

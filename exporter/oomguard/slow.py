@@ -41,7 +41,7 @@ UNMATCHED_TICKS: Final = 5
 OOM_KILL: Final = "oom_kill"
 UNKNOWN: Final = "unknown"
 STALL_QUIET: Final = 10.0
-"""Seconds for which it is not said again of a hook that it is stalled: one beside busy threads may be so every second."""
+"""Seconds for which it is not said again that a hook is stalled: beside busy threads it may be so every second."""
 HOOK_GRACE: Final = 10.0
 """Seconds after a target's start before its missing hook is mentioned."""
 
@@ -153,6 +153,7 @@ class SlowLane:
 
     def hook_stalled(self, hook: Hook) -> None:
         """A hook does not answer; what the others say goes on."""
+        self._hooks.errors[m.HookErrorReason.TIMEOUT] += 1
         now = time.monotonic()
         if now - self._stall_told.get(hook, -STALL_QUIET) < STALL_QUIET:
             return

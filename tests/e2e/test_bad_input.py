@@ -324,14 +324,15 @@ if kind == "megabyte":
     send(b'{"id": 1, "reading": {"x": "' + b"a" * (1 << 20) + b'"}}\\n')
 if kind == "unasked":
     send(b'{"id": 99, "reading": {}}\\n')
-if kind == "nonsense":
-    connection.recv(1)
-    send(b'{"id": 1, "reading": {"gc": {"status": "fine"}, "allocator": 7, "caches": {"a": -1}}}\\n')
+nonsense = {"gc": {"status": "fine"}, "allocator": 7, "caches": {"a": -1}}
+for line in connection.makefile() if kind == "nonsense" else ():
+    question = json.loads(line)
+    send(json.dumps({"id": question["id"], "ping": {}, "reading": nonsense}).encode() + b"\\n")
 time.sleep(600)
 """
 
 KINDS = {
-    "hangs": ("timeout", "gave no answer within"),
+    "hangs": ("timeout", "has not answered for"),
     "garbage": ("garbage", "sent a line that is not a JSON object"),
     "megabyte": ("too_long", "sent a line of more than 65536 bytes"),
     "version": ("version", "speaks version 2, not 1; update oomguard in the target's environment"),

@@ -232,7 +232,7 @@ class Hooks:
             took = time.perf_counter() - began
             hook.last = Reading(Status.OK, parse_reading(hook, slot, answer, took), seconds=took)
         except HookError as error:
-            if "no answer" in str(error):
+            if "no answer" in str(error) and not hook.stalled:  # else it was counted as such
                 self.errors[HookErrorReason.TIMEOUT] += 1
             hook.last = Reading(Status.FAILED, reason=str(error), seconds=time.perf_counter() - began)
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
