@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,16 @@ from tests.support.guarded import workload
 from tests.support.supervised import wait_for
 
 MB = 1_000_000
+RULES = """
+groups:
+  - name: door
+    rules:
+      - alert: DoorShut
+        expr: oomguard_memory_used_ratio > 0.35
+        labels: {severity: none, action: cleanup, steps: shed, goal: 10%}
+        annotations: {summary: full}
+"""
+"""Two workers use about a quarter of 256 MiB, their models as much again."""
 
 
 @pytest.fixture
@@ -87,3 +98,22 @@ def test_every_worker_with_streams_is_asked_where_no_goal_ends_it_before(running
     assert last_step(running)["step"] == "streams"
     asked = {slot: said.get("asked", 0) for slot, said in last_step(running)["hooks"].items()}
     assert asked == {"main": 0, "worker-1": 1, "worker-2": 1}
+
+
+def test_an_alert_sheds_for_as_long_as_it_fires(tmp_path: Path) -> None:
+    rules = tmp_path / "door.rules.yml"
+    rules.write_text(RULES)
+    with Running("run", "--limit", "256MiB", "--rules", rules, target=workload("parts")) as running:
+        running.answer()
+        running.until_guarding(hooks=3)
+        until_metric(running, 0, "oomguard_shedding", process="worker-1")
+        running.order("use 0")
+        running.order("use 1")
+        until_metric(running, 1, "oomguard_shedding", process="worker-1")
+        running.order("end 1")
+        (ended,) = running.until_journal("shed_end")
+        until_metric(running, 0, "oomguard_shedding", process="worker-1")
+        begun = [record for record in running.journal("step_end") if record["step"] == "shed"]
+        assert ended["time"] - begun[-1]["time"] < 25, (
+            "by the alert's end, not by the processes' own patience"
+        )
