@@ -466,7 +466,7 @@ def test_a_heap_full_of_garbage_costs_no_cache(node: str, sidecar: FakeSidecar, 
         (function churn() {{
           const garbage = Array.from({{length: 20000}}, (_, index) => [index, {{index}}]);
           const told = {{cleared, kept: kept.length, garbage: garbage.length}};
-          if (++turns === 1500) process.stdout.write(JSON.stringify(told) + '\\n');
+          if (++turns === 600) process.stdout.write(JSON.stringify(told) + '\\n');
           else setImmediate(churn);
         }})();
         process.stdin.resume();"""
@@ -494,3 +494,35 @@ def test_oomguard_run_brings_the_hook_and_a_cleanup_reaches_it(node: str, tmp_pa
             return told
 
         wait_for(lambda: left() == "0 of 200\n", "a cleanup that the hook took part in", 30)
+
+
+# -- the guide
+
+
+PRELUDE = """
+    const assert = require('assert');
+    const http = require('http');
+    const answers = new Map([[1, 2]]);
+    const loadJina = async () => ({ embed: () => [1], dispose() {} });
+    const handleUpload = () => {}, runAgent = () => {}, handle = () => {};
+    const session = { close() {} };
+    const told = { json: (health) => assert(health.status) };
+    const app = { use: (one) => assert(one.length === 3), get: (_, route) => route({}, told) };
+"""
+
+
+def test_the_examples_of_the_guide_run(node: str, tmp_path: Path) -> None:
+    blocks = re.findall(r"```js\n(.*?)```", (ROOT / "docs" / "node.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 7
+    (tmp_path / "node_modules").mkdir()
+    (tmp_path / "node_modules" / "oomguard-hook").symlink_to(HOOK)
+    program = f"{PRELUDE}\n(async () => {{\n{''.join(blocks)}\nassert(vector); assert(server); }})();"
+    ran = subprocess.run(
+        [node, script(tmp_path, program)],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        env=clean_environment(),
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "state: 'off'" in ran.stdout
