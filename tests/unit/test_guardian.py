@@ -29,7 +29,7 @@ from oomguard.model import (
     Tree,
     UsedKind,
 )
-from oomguard.sources.hooks import Hook
+from oomguard.sources.hooks import Hook, Question
 from oomguard.state import State
 from oomguard.store import Store
 
@@ -441,3 +441,15 @@ async def test_a_hold_that_passes_while_memory_stays_ends_at_the_next_live_evalu
     for tick in range(260):
         rig.tick(600, 1.0 + 0.005 * tick)
     assert rig.journal.latest["alert_firing"]["alert"] == "Patient"
+
+
+def test_a_process_that_does_not_answer_is_the_last_to_be_ordered_anything(rig):
+    rig.show(process("main", 1, uss=500 * MIB), process("worker-1", 2, ppid=1, uss=50 * MIB))
+    rig.hooks.hooks = [hook(1), hook(2)]
+    assert [worker.slot for worker in rig.guardian.workers()] == ["main", "worker-1"]
+    rig.hooks.hooks[0]._open[1] = Question("ping", 0.0, 0.1)
+    assert [worker.slot for worker in rig.guardian.workers()] == ["worker-1", "main"]
+    assert [(slot, hook.stalled > 0) for slot, hook in rig.guardian.hooks()] == [
+        ("main", True),
+        ("worker-1", False),
+    ]

@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
 def _lines(url: str, status: dict[str, Any]) -> Iterator[str]:
     yield f"{status['target']}  {url}"
     yield _memory(status)
-    for hook in status["stalled"]:
+    for hook in status.get("stalled", ()):
         yield f"stalled  {hook['process']} (process {hook['pid']}) has not answered for {hook['seconds']:.0f} s"
     yield from _alerts(status)
     yield from _cleanups(status)
