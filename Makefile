@@ -13,7 +13,7 @@ help:
 	@echo "make stack   the same service, with the Prometheus and Alertmanager that are installed here, and alerts/"
 	@echo "make test    install what the tests need (apt packages too, when root) and run every test"
 	@echo "make check   linters, types and unit tests: under two minutes"
-	@echo "make bench   measure survival, reaction, footprint, cost and alerting; writes bench/RESULTS.md"
+	@echo "make bench   measure survival, reaction, alerting and what the guard costs; writes bench/RESULTS.md"
 	@echo "make clean   remove $(VENV) and everything that was built"
 
 demo: $(STAMPS)/sidecar

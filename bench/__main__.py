@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import alerting, footprint, hook_cost, reaction, survival
+from bench import admin_memory, alerting, blocked, footprint, hook_cost, reaction, streams, survival, web
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 _HEAD = "# Measurements\n\nMade by `make bench`; do not edit.\n"
@@ -19,10 +19,15 @@ def main() -> int:
     """Run the parts asked for; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
-        "parts", nargs="*", help="survival, reaction, alerting, footprint, hook (default: all of them)"
+        "parts",
+        nargs="*",
+        help="survival, reaction, alerting, footprint, hook, web, streams, admin, blocked (default: all of them)",
     )
     parser.add_argument(
-        "--rounds", type=int, default=100, help="rounds of each line of the reaction table, and of crossing"
+        "--rounds",
+        type=int,
+        default=100,
+        help="rounds of each line of the tables of reaction, crossing and web",
     )
     parser.add_argument("--minutes", type=float, default=10, help="after which the footprint is read")
     arguments = parser.parse_args()
@@ -33,6 +38,10 @@ def main() -> int:
         "alerting": lambda: alerting.measure(arguments.rounds),
         "footprint": lambda: footprint.measure(arguments.minutes),
         "hook": hook_cost.measure,
+        "web": lambda: web.measure(arguments.rounds),
+        "streams": streams.measure,
+        "admin": admin_memory.measure,
+        "blocked": blocked.measure,
     }
     unknown = [part for part in arguments.parts if part not in parts]
     if unknown:

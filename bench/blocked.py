@@ -24,6 +24,7 @@ from tests.support.guarded import workload
 
 from bench.service import ROOT
 from bench.table import percentile, table
+from oomguard.slow import STALL_QUIET
 
 BLOCKED = 10.0
 """Seconds."""
@@ -113,7 +114,7 @@ def _readings() -> dict[str, list[float]]:
 
 def _stalls() -> list[float]:
     """Seconds until each was said."""
-    seconds = []
+    seconds: list[float] = []
     with Running("run", target=workload("stalls")) as running:
         running.answer()
         running.until_guarding(hooks=2)
@@ -124,5 +125,5 @@ def _stalls() -> list[float]:
                 continue  # how long it will take is guessed, on a busy machine badly
             (said,) = (one for one in running.until_journal("hook_stalled") if one["time"] >= began)
             seconds.append(said["time"] - began)
-            time.sleep(STALLED)  # the hook has answered again
+            time.sleep(STALL_QUIET)  # sooner, the journal would not have it again
     return seconds

@@ -17,6 +17,7 @@ import contextlib
 import json
 import math
 import random
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +56,8 @@ class Turn:
 
 def measure(rounds: int) -> str:
     """The section for RESULTS.md."""
+    if shutil.which("wrk") is None:
+        raise RuntimeError("wrk is missing: apt-get install wrk")
     texts = ["## Web", "", (__doc__ or "").strip(), ""]
     for kind, name in KINDS.items():
         texts += [f"### {name}", "", _section(_rounds(kind, rounds)), ""]
