@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import sys
 import threading
 import time
 import tracemalloc
@@ -262,4 +263,41 @@ def test_ten_thousand_open_streams_cost_less_than_a_kilobyte_each() -> None:
     bare, guarded = asyncio.run(main())
     print(f"{guarded - bare:.0f} bytes a stream")
     assert web.streams.reading()["opened"] == count
-    assert guarded - bare < 1000
+    # Python 3.10 has a frame object for each coroutine, of 0.5 kB.
+    assert guarded - bare < (1000 if sys.version_info >= (3, 11) else 1400)
+
+
+def test_what_an_application_sends_makes_its_stream_less_idle_unless_it_is_a_comment() -> None:
+    web = make_web({})
+    seen: list[float] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(b"content-type", b"text/event-stream")],
+            }
+        )
+        (stream,) = web.streams.current()
+        for chunk in (
+            b"data: x\n\n",
+            b": alive\n\n",
+            memoryview(b"data: x\n\n"),
+            memoryview(b": alive\n\n"),
+            None,
+        ):
+            stream.active = 0.0
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            seen.append(stream.active)
+        await send({"type": "http.response.body"})
+        assert web.streams.count == 0, "what comes behind the end is no part of the stream"
+
+    async def nothing(*_: object) -> None:
+        pass
+
+    asyncio.run(
+        asgi.mount(app, web.parts(make_endpoint({})))({"type": "http", "path": "/"}, nothing, nothing)
+    )
+    assert [active > 0 for active in seen] == [True, False, True, False, True]
+    assert web.streams.reading()["closed"]["server"] == 1  # type: ignore[index]

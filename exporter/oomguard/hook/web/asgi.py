@@ -193,7 +193,7 @@ class _EventStream(_Watched):
         """Pass a part of it on. A line that begins with a colon is a comment, which keeps alive: no event."""
         if self.ending is not None:
             return ended()
-        if not message.get("body", b"").startswith(b":"):
+        if (message.get("body") or b"")[:1] != b":":  # a memoryview, with some frameworks
             self.touch()
         if not message.get("more_body", False):
             self.finished = True

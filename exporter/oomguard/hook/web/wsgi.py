@@ -162,7 +162,7 @@ class _Body:
         if exchange.rejected and self._parts is not None:
             self._parts = iter(())  # a generator begins its response with the first part
             return exchange.refusal()
-        if exchange.stream is not None and not part.startswith(b":"):
+        if exchange.stream is not None and part[:1] != b":":
             exchange.stream.touch()
         return part
 
