@@ -18,7 +18,7 @@ class Histogram:
 
     def forked(self) -> None:
         """Begin at zero, with a lock of its own."""
-        self._lock = unpatched.allocate_lock()
+        self._lock = unpatched.allocate_rlock()
         self._counts = [0] * (len(self._bounds) + 1)
         self._sum: float = 0
 

@@ -27,7 +27,7 @@ class Tally:
 
     def forked(self) -> None:
         """Begin at zero, with a lock of its own."""
-        self.lock = unpatched.allocate_lock()
+        self.lock = unpatched.allocate_rlock()
         """For mounts whose requests are answered by many threads."""
         self.begun = 0
         self.answered = 0

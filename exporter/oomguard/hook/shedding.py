@@ -42,7 +42,7 @@ class Shedding:
 
     def forked(self) -> None:
         """Begin anew in a forked child; the level stays, an order was the parent's."""
-        self._lock = unpatched.allocate_lock()
+        self._lock = unpatched.allocate_rlock()
         self._until = 0.0
         self._looked = float("-inf")
         self._high = False

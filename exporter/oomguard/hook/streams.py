@@ -153,7 +153,8 @@ class Streams:
 
     def forked(self) -> None:
         """Begin anew in a forked child: the parent's streams are the parent's."""
-        self._lock = unpatched.allocate_lock()
+        self._lock = unpatched.allocate_rlock()
+        """Can be taken again: a collection may end a generator that holds a stream, wherever it comes."""
         self._open: dict[int, Stream] = {}
         """By number, so in the order in which they were opened."""
         self._opened = 0
@@ -199,9 +200,8 @@ class Streams:
             if bounded and self.full():
                 self._rejected += 1
                 return False
-            self._count += 1
+            stream.number = self._count = self._count + 1
             self._opened += 1
-            stream.number = self._count
             stream.opened = stream.active = monotonic()
             self._open[stream.number] = stream
         if _log.isEnabledFor(logging.INFO):

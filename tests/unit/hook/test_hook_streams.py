@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import tracemalloc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -301,3 +302,15 @@ def test_what_an_application_sends_makes_its_stream_less_idle_unless_it_is_a_com
     )
     assert [active > 0 for active in seen] == [True, False, True, False, True]
     assert web.streams.reading()["closed"]["server"] == 1  # type: ignore[index]
+
+
+def test_a_collection_may_close_a_stream_in_the_midst_of_another_event(streams: Streams) -> None:
+    def held() -> Iterator[None]:
+        with streams.stream("mcp"):
+            yield
+
+    generator = held()
+    next(generator)
+    with streams._lock, streams._durations._lock:
+        del generator  # as a collection would do it here
+    assert streams.count == 0
