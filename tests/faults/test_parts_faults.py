@@ -332,3 +332,30 @@ def test_a_second_copy_of_the_package_leaves_the_process_to_the_first(
         assert sidecar.nobody(0.6)
         assert all(hook.reading()["gc"]["status"] == "ok" for hook in hooks)
         assert target.finish()[::2] == (0, "")
+
+
+SECOND = {
+    "a second Guard": "second = hook.Guard(); second.begin(autonomous=AUTONOMOUS)\n",
+    "a second copy": (
+        "for name in list(sys.modules):\n"
+        "    if name.split('.')[0] == 'oomguard': del sys.modules[name]\n"
+        "from oomguard import hook as again; second = again.start(autonomous=AUTONOMOUS)\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("second", SECOND)
+@pytest.mark.parametrize("autonomous", [True, False], ids=["autonomous", "by the clock"])
+def test_two_guards_without_a_sidecar_clean_up_once(second: str, autonomous: bool) -> None:
+    code = (
+        "import os, sys, time\nfrom oomguard import hook\n"
+        f"AUTONOMOUS = {autonomous}\n"
+        "guard = hook.start(autonomous=AUTONOMOUS)\n" + SECOND[second] + WAIT
+    )
+    variables = {} if autonomous else {"MEMORY_CLEANUP": "1", "MEMORY_CLEANUP_THRESHOLD_MB": "1"}
+    env = {**clean_environment(), **variables, "PYTHONPATH": str(ROOT / "exporter")}
+    with Target([base_python(), *STRICT, "-c", code], env) as target:
+        threads = len(list(Path(f"/proc/{target.pid}/task").iterdir()))
+        exit_code, _, said = target.finish()
+    assert (exit_code, threads) == (0, 2)
+    assert said.count("oomguard: ") == 1, said
