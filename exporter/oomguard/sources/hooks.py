@@ -306,7 +306,7 @@ class Hooks:
         if not line:
             return None
         try:
-            answer = json.loads(line, parse_constant=_refuse)
+            answer = _DECODER.decode(line.decode())
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
@@ -356,3 +356,7 @@ def parse_reading(hook: Hook, slot: str, answer: Mapping[str, Any], round_trip: 
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse)
+"""Made once: json.loads would make one for each answer."""
