@@ -3,20 +3,15 @@
 
 const { isMainThread } = require('worker_threads');
 const { answer, text } = require('./answer.js');
-const { Budgets } = require('./budgets.js');
 const { Caches } = require('./caches.js');
 const { Collector } = require('./collect.js');
 const { GcStats } = require('./gcstats.js');
-const { health } = require('./health.js');
 const heap = require('./heap.js');
 const { hello } = require('./hello.js');
 const { Http } = require('./http.js');
 const { look } = require('./level.js');
-const { Limits } = require('./limits.js');
 const { Link } = require('./link.js');
 const { Loop } = require('./loop.js');
-const { Lru } = require('./lru.js');
-const { Models } = require('./models.js');
 const { Alone } = require('./alone.js');
 const { Requests } = require('./requests.js');
 const { Shedding } = require('./shedding.js');
@@ -33,9 +28,13 @@ class Guard {
     const warn = (words) => this._warn(words);
     this._collector = new Collector();
     this._caches = new Caches(warn);
-    this._models = new Models(warn, () => this._collectGently());
-    this._budgets = new Budgets(warn);
-    this._limits = new Limits(environ, warn);
+    // What the application asks for is loaded then: an application pays for what it uses.
+    this._lazy = {
+      models: () => new (require('./models.js').Models)(warn, () => this._collectGently()),
+      budgets: () => new (require('./budgets.js').Budgets)(warn),
+      limits: () => new (require('./limits.js').Limits)(environ, warn),
+    };
+    this._made = {};
     this._streams = new Streams(environ, warn);
     this._requests = new Requests();
     this._shedding = new Shedding(() => this._level(), () => this._http && this._http.refuseFirst());
@@ -44,7 +43,7 @@ class Guard {
       gc: (name, within) => this._gc(within),
       trim: () => answer('unsupported', 'Node gives no way to call malloc_trim'),
       streams: (name) => this._streams.take(name),
-      models: (name, within) => this._models.take(name, within),
+      models: (name, within) => (this._made.models ? this._made.models.take(name, within) : answer('skipped', 'nothing_registered')),
       shed: (name) => this._shedding.take(name),
     };
     /** The step under way: there is one at a time, whoever orders them. */
@@ -64,21 +63,22 @@ class Guard {
 
   /** A mapping bounded in bytes, which the step `caches` clears. */
   lru(name, options) {
+    const { Lru } = require('./lru.js');
     const lru = new Lru(name, options);
     this._caches.register(name, lru.cache());
     return lru;
   }
 
   model(name, options) {
-    return this._models.register(name, options);
+    return this._part('models').register(name, options);
   }
 
   budget(name, options) {
-    return this._budgets.get(name, options);
+    return this._part('budgets').get(name, options);
   }
 
   limit(name, most) {
-    return this._limits.get(name, most);
+    return this._part('limits').get(name, most);
   }
 
   stream(name, options) {
@@ -103,10 +103,11 @@ class Guard {
 
   /** The body of a health route, as docs/node.md has it. */
   health() {
+    const { health } = require('./health.js');
     const own = this._ownLimit();
     return {
       ...health(this._environ, look(own), own),
-      models_loaded: this._models.reading().filter((model) => model.state === 'loaded').length,
+      models_loaded: this._list('models').filter((model) => model.state === 'loaded').length,
       streams_open: this._streams.open.size,
       shedding: this._shedding.on(),
     };
@@ -227,16 +228,26 @@ class Guard {
       allocator: { status: 'unsupported', reason: 'Node tells nothing of malloc' },
       loop: guarded(() => (this._loop ? this._loop.reading(reader) : off())),
       caches: this._caches.reading(),
-      models: this._models.reading(),
+      models: this._list('models'),
       streams: this._streams.reading(),
       requests: this._requests.reading(),
       shed: this._shedding.reading(),
-      budgets: this._budgets.reading(),
-      limits: this._limits.reading(),
+      budgets: this._list('budgets'),
+      limits: this._list('limits'),
     };
     if (this._alone) reading.alone = this._alone.reading();
     if (this._warnings.length) reading.warnings = [...this._warnings];
     return reading;
+  }
+
+  _part(name) {
+    if (!this._made[name]) this._made[name] = this._lazy[name]();
+    return this._made[name];
+  }
+
+  /** A part's reading; nothing where nobody has asked for the part. */
+  _list(name) {
+    return this._made[name] ? this._made[name].reading() : [];
   }
 
   _level() {

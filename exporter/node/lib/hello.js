@@ -2,8 +2,10 @@
 // Who this process is, as the protocol's first line says it.
 
 const fs = require('fs');
-const { version } = require('../package.json');
 const { VERSION } = require('./protocol.js');
+
+/** As package.json has it: reading that at the start would cost as much as everything else. */
+const HOOK_VERSION = '0.1.0';
 
 function hello(target) {
   return {
@@ -14,7 +16,7 @@ function hello(target) {
     target,
     runtime: 'node',
     runtime_version: process.versions.node,
-    hook_version: version,
+    hook_version: HOOK_VERSION,
     forked: false, // Node's fork is a spawn: nothing is shared
   };
 }

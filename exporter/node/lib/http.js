@@ -12,50 +12,85 @@ const RETRY_AFTER = '30';
 /** Milliseconds of silence after which the kernel asks whether a stream's client is still there. */
 const KEEP_ALIVE = 30000;
 const START = 'http.server.request.start';
+const FINISH = 'http.server.response.finish';
 /** What ends a stream because of its client, seen from a socket. */
 const GONE = new Set(['ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'ERR_STREAM_PREMATURE_CLOSE']);
+const EVENT_STREAM = /^\s*text\/event-stream\b/i;
+/** A request that is in flight, and not measured. */
+const COUNTED = Object.freeze({});
+
+/** The responses of one connection that are not finished; one listener for all that it will ever carry. */
+class Connection {
+  constructor(requests, socket) {
+    this.requests = requests;
+    this.open = 0;
+    // One more than before, in case the application has as many as Node finds right.
+    const most = socket.getMaxListeners();
+    if (most > 0) socket.setMaxListeners(most + 1);
+    socket.on('close', () => {
+      for (; this.open > 0; this.open--) requests.end(null);
+    });
+  }
+}
 
 class Http {
   constructor(requests, streams, shedding) {
     this.requests = requests;
     this.streams = streams;
     this.shedding = shedding;
-    this.started = (message) => this.start(message.response);
+    this.started = ({ response, socket }) => this.start(response, socket);
+    this.finished = ({ response, socket }) => this.finish(response, socket);
     this.restore = [];
     diagnostics.subscribe(START, this.started);
+    diagnostics.subscribe(FINISH, this.finished);
   }
 
   stop() {
     diagnostics.unsubscribe(START, this.started);
+    diagnostics.unsubscribe(FINISH, this.finished);
     for (const undo of this.restore.splice(0)) undo();
     this.noticing = this.refusing = false;
   }
 
-  start(response) {
+  // Node reports what a subscriber throws as an uncaught exception.
+
+  start(response, socket) {
     try {
       if (!this.noticing) this.notice();
-      response[STATE] = { http: this, mark: this.requests.begin(), stream: null, counted: true };
-      const most = response.getMaxListeners();
-      if (most > 0) response.setMaxListeners(most + 1); // one of them is ours
-      response.on('close', onClose);
+      let connection = socket[STATE];
+      if (connection === undefined || connection.requests !== this.requests) {
+        connection = socket[STATE] = new Connection(this.requests, socket);
+      }
+      connection.open++;
+      response[STATE] = this.requests.begin() || COUNTED;
     } catch {
       // The request is the application's, and goes on.
     }
+  }
+
+  finish(response, socket) {
+    const state = response[STATE];
+    if (state === undefined) return;
+    response[STATE] = undefined;
+    if (socket[STATE]) socket[STATE].open--;
+    this.requests.end(state);
   }
 
   /** Look at the head of each response before it is written. */
   notice() {
     this.noticing = true;
     const { prototype } = require('http').ServerResponse;
-    this.replace(prototype, 'writeHead', (original) => function writeHead(...words) {
+    const hook = this;
+    this.replace(prototype, 'writeHead', (original) => function writeHead(status, reason, headers) {
       let refused = false;
       try {
-        const state = this[STATE];
-        if (state && state.counted && isEventStream(this, words)) refused = state.http.opened(this, state);
+        if (this[STATE] !== undefined && isEventStream(this, typeof reason === 'string' ? headers : reason)) {
+          refused = hook.opened(this);
+        }
       } catch {
         // As above.
       }
-      return refused ? refuse(this, original) : original.apply(this, words);
+      return refused ? refuse(this, original) : original.apply(this, arguments);
     });
   }
 
@@ -79,21 +114,25 @@ class Http {
   }
 
   /** An event stream begins: whether it is refused, because there are too many. */
-  opened(response, state) {
-    state.counted = false;
+  opened(response) {
+    const { socket } = response;
+    response[STATE] = undefined;
     this.requests.leave();
+    if (socket && socket[STATE]) socket[STATE].open--;
     if (this.streams.full()) {
       this.streams.reject();
       return true;
     }
     const stream = this.streams.add('sse', () => evict(response));
-    state.stream = stream;
     const { write } = response;
     response.write = function touching(...words) {
       stream.touch();
       return write.apply(this, words);
     };
-    if (response.socket && response.socket.setKeepAlive) response.socket.setKeepAlive(true, KEEP_ALIVE);
+    const most = response.getMaxListeners();
+    if (most > 0) response.setMaxListeners(most + 1); // as for connections
+    response.on('close', () => stream.close(reasonOf(response)));
+    if (socket && socket.setKeepAlive) socket.setKeepAlive(true, KEEP_ALIVE);
     return false;
   }
 
@@ -109,32 +148,21 @@ class Http {
   }
 }
 
-/** The response is over, one way or the other. One function for all of them: a closure each would cost memory. */
-function onClose() {
-  const state = this[STATE];
-  this[STATE] = undefined;
-  if (!state) return;
-  if (state.counted) state.http.requests.end(state.mark);
-  if (state.stream) state.stream.close(reasonOf(this));
-}
-
 function reasonOf(response) {
   if (response.writableEnded) return 'server';
   return response.errored && !GONE.has(response.errored.code) ? 'error' : 'client';
 }
 
-/** Content type as the arguments of writeHead have it, else as it was set before. */
-function isEventStream(response, words) {
-  if (response.req && response.req.method === 'HEAD') return false;
-  const headers = typeof words[1] === 'string' ? words[2] : words[1];
+/** Content type as the headers given to writeHead have it, else as it was set before. */
+function isEventStream(response, headers) {
   let type = response.getHeader('content-type');
   if (Array.isArray(headers)) {
-    const pairs = Array.isArray(headers[0]) ? headers : headers.map((name, index) => [name, headers[index + 1]]).filter((_, index) => index % 2 === 0);
-    for (const [name, value] of pairs) if (String(name).toLowerCase() === 'content-type') type = value;
+    const flat = Array.isArray(headers[0]) ? headers.flat() : headers;
+    for (let at = 0; at + 1 < flat.length; at += 2) if (String(flat[at]).toLowerCase() === 'content-type') type = flat[at + 1];
   } else if (headers) {
     for (const name of Object.keys(headers)) if (name.toLowerCase() === 'content-type') type = headers[name];
   }
-  return /^\s*text\/event-stream\b/i.test(String(type));
+  return typeof type === 'string' && EVENT_STREAM.test(type) && response.req.method !== 'HEAD';
 }
 
 /** Answer 503 instead; to the handler it looks as if the client had gone at once. */

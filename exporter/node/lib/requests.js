@@ -31,7 +31,7 @@ class Requests {
     return { rss: process.memoryUsage.rss(), begun: this.begun };
   }
 
-  /** Memory that fell counts as growth of 0: a sum has to rise. */
+  /** Count one as answered, with what `begin` returned for it. Memory that fell counts as growth of 0: a sum has to rise. */
   end(mark) {
     this.inFlight--;
     this.total++;
