@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,6 +107,29 @@ def test_a_child_that_is_recycled_goes_and_the_next_one_brings_a_hook(
         )
         for pid in fresh:
             assert hooks.of(pid).reading()["gc"]["status"] == "ok"
+
+
+def test_an_isolated_model_in_a_child_ends_with_the_child(
+    broker: Path, send: Callable[..., Any], sidecar: FakeSidecar
+) -> None:
+    with worker(broker, environment(sidecar)) as served:
+        hooks = Hooks(sidecar)
+        told = send("counted", "abb").get(PATIENCE)
+        assert told["most"] == [["b", 2]]
+        model = hooks.of(told["pid"]).reading()["models"][0]
+        assert (model["state"], model["isolated"]) == ("loaded", True)
+        assert hooks.of(told["pid"]).step("models", name="counter")["details"]["unloaded"]
+        wait_for(lambda: gone(model["pid"]), "the end of the model's process")
+        again = send("counted", "abb").get(PATIENCE)
+        pid = hooks.of(again["pid"]).reading()["models"][0]["pid"]
+        assert served.stop()[0] == 0
+    wait_for(lambda: gone(pid), "the end of the model's process with its application's")
+
+
+def gone(pid: int) -> bool:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return True
 
 
 def test_a_worker_ends_with_the_same_code_and_words_as_without_a_hook(

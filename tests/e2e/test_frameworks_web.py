@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -161,6 +163,20 @@ def test_a_server_ends_with_the_same_code_and_words_as_without_a_hook(
             # A set: a worker of gunicorn's that is ended while it begins says one line less, or not.
             ends.append((code, set(said.splitlines())))
     assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("name", WORKERS)
+def test_the_worker_that_takes_a_killed_ones_place_brings_a_hook(name: str, sidecar: FakeSidecar) -> None:
+    with Served(WORKERS[name], environment(sidecar), workers=2) as served:
+        hooks = Hooks(sidecar)
+        first = served.workers()
+        for pid in first:
+            hooks.until(pid, lambda reading: reading["caches"], "the cache")
+        os.kill(first[0], signal.SIGKILL)
+        hooks.of(first[0]).wait_closed()
+        fresh = wait_for(lambda: set(served.workers()) - set(first), "another worker", PATIENCE).pop()
+        reading = hooks.until(fresh, lambda reading: reading["caches"], "the cache of the new worker")
+        assert stored(reading) == MIB
 
 
 # -- the sidecar

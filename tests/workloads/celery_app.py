@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,13 @@ def who() -> dict[str, object]:
 def blocked(flag: str) -> dict[str, object]:
     block(flag)
     return facts()
+
+
+@app.task
+def counted(letters: str) -> dict[str, object]:
+    with guard.model("counter", load=Counter, isolate=True) as counter:
+        counter.update(letters)
+        return {**facts(), "most": counter.most_common(1)}
 
 
 if os.environ.get("FREEZE"):
