@@ -23,7 +23,13 @@ class GcStats {
     this.collected = collected;
     this.kinds = {};
     for (const kind of new Set(KINDS.values())) this.kinds[kind] = new Histogram(BOUNDS);
-    this.observer = new PerformanceObserver((list) => this.observed(list.getEntries()));
+    this.observer = new PerformanceObserver((list) => {
+      try {
+        this.observed(list.getEntries());
+      } catch {
+        // It would be an uncaught exception of the application's.
+      }
+    });
     this.observer.observe({ entryTypes: ['gc'] });
   }
 

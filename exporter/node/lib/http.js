@@ -52,7 +52,7 @@ class Http {
     this.noticing = this.refusing = false;
   }
 
-  // Node reports what a subscriber throws as an uncaught exception.
+  // What a subscriber throws, Node reports as an uncaught exception: none of these may.
 
   start(response, socket) {
     try {
@@ -69,11 +69,15 @@ class Http {
   }
 
   finish(response, socket) {
-    const state = response[STATE];
-    if (state === undefined) return;
-    response[STATE] = undefined;
-    if (socket[STATE]) socket[STATE].open--;
-    this.requests.end(state);
+    try {
+      const state = response[STATE];
+      if (state === undefined) return;
+      response[STATE] = undefined;
+      if (socket && socket[STATE]) socket[STATE].open--;
+      this.requests.end(state);
+    } catch {
+      // As above.
+    }
   }
 
   /** Look at the head of each response before it is written. */
