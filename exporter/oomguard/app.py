@@ -123,6 +123,7 @@ class Sidecar:
             watched=runtime.variable if follower else "", proc=proc,
         )  # fmt: skip
 
+        self._hooks.thresholds = self._state.told_hooks
         self._hook_watch = HookWatch(self._hooks.members, self._slow.hook_stalled, self._slow.hook_answered)
         self._guardian.broker.ended = self._slow.wake
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from oomguard.clock import UnixClock
 from oomguard.config import Settings
-from oomguard.model import Level, Process, ProcessId, Snapshot
+from oomguard.model import Level, LimitOrigin, Process, ProcessId, Snapshot
 
 
 @dataclass(slots=True)
@@ -31,6 +31,19 @@ class State:
     """Memory at the last fast tick; None while it can't be read."""
     snapshot: Snapshot | None = None
     """What the last slow tick saw."""
+
+    def told_hooks(self) -> dict[str, object] | None:
+        """The thresholds in force, as parts of the limit, for hooks that may be left alone; None before memory is known.
+
+        `limit` is bytes, and None where hooks find it themselves.
+        """
+        level = self.level
+        if level is None:
+            return None
+        configured = level.origin is LimitOrigin.CONFIGURED
+        parts = {name: size / level.limit for name, size in self.settings.thresholds(level.limit).items()}
+        acts = self.settings.act and not self.settings.dry_run
+        return {**parts, "limit": level.limit if configured else None, "act": acts}
 
     @property
     def processes(self) -> tuple[Process, ...]:

@@ -73,6 +73,10 @@ class Run:
         return goal is None or used > goal
 
 
+LEAVING: Final = ("streams", "models")
+"""Steps after which `gc` and `trim` are taken again."""
+
+
 class Ladder:
     """Executes runs. `held` says why a turn is not taken at a level, None when it may be."""
 
@@ -112,8 +116,8 @@ class Ladder:
             taken.add(turn)
             report = await self._take(turn, run, level)
             run.reports.append(report)
-            if split(turn)[0] == "models" and report.outcome is not StepOutcome.SKIPPED:
-                # What a model leaves behind is garbage in malloc's hands: both have their turn once more.
+            if split(turn)[0] in LEAVING and report.outcome is not StepOutcome.SKIPPED:
+                # What they leave behind is garbage, or in malloc's hands: both have their turn once more.
                 taken -= {"gc", "trim"}
                 run.join((), dict.fromkeys(("gc", "trim"), run.wanted[turn]))
 

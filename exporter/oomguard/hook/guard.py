@@ -232,7 +232,12 @@ class Guard:
             with process.core.work:
                 if self._web is None:
                     process.take_in(
-                        {"streams": web.streams, "shed": web.shedding, "requests": web.requests},
+                        {
+                            "streams": web.streams,
+                            "shed": web.shedding,
+                            "requests": web.requests,
+                            "loop": web.lag,
+                        },
                         {"streams": web.streams.take, "shed": web.shedding.take},
                     )
                     self._web = web

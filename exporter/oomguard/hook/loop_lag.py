@@ -6,6 +6,7 @@ costs the loop a timer and a microsecond.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from time import monotonic, perf_counter
 
@@ -58,13 +59,28 @@ class LoopLag:
             self._strange = True
             self._core.warn(f"the event loop {type(loop).__name__} can't be watched: {error}")
 
+    def watch_running(self) -> None:
+        """Watch the loop that runs in this thread, if one does."""
+        events = sys.modules.get("asyncio.events")
+        loop = None if events is None else events._get_running_loop()  # noqa: SLF001 (public but in its name: it raises not)
+        if loop is not None:
+            self.watch(loop)
+
+    def peek(self) -> dict[str, object]:
+        """Tell the same as `reading` without being a reader: for people who look."""
+        return self._told(self._readers.get("sidecar", float("-inf")))
+
     def reading(self, reader: str = "sidecar") -> dict[str, object]:
         """Tell the longest delay since this `reader` last asked (seconds), and the number of unfinished tasks.
 
         Of several loops the worst counts, and the sum. What asks under a name of its own disturbs nobody else.
         """
-        since, now = self._readers.get(reader, float("-inf")), monotonic()
-        self._readers[reader] = now
+        since = self._readers.get(reader, float("-inf"))
+        self._readers[reader] = monotonic()
+        return self._told(since)
+
+    def _told(self, since: float) -> dict[str, object]:
+        now = monotonic()
         lag, tasks = None, 0
         for key, beat in list(self._beats.items()):
             loop = beat.loop()

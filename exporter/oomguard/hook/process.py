@@ -178,7 +178,7 @@ class Process:
         work = self.core.work  # a callback that forks gets another one in the child
         if work.acquire(True, _BUSY):
             try:
-                return self._reading(), 0.0
+                return self._reading(peek=True), 0.0
             finally:
                 work.release()
         if self._last is None:
@@ -296,7 +296,8 @@ class Process:
         with self.core.work:
             return self._steps.run(question)
 
-    def _reading(self) -> dict[str, object]:
+    def _reading(self, *, peek: bool = False) -> dict[str, object]:
+        """Take a reading; with `peek` it is a person's, and must not take from the sidecar what it has not seen yet."""
         self._equip_once()
         assert self._allocator is not None
         reading: dict[str, object] = {
@@ -305,16 +306,16 @@ class Process:
             "caches": self.caches.reading(),
         }
         for name, part in list(self.parts.items()):
-            self._read_part(name, part, reading)
+            self._read_part(name, getattr(part, "peek", part.reading) if peek else part.reading, reading)
         warnings = [*self.caches.warnings, *self.core.warnings]
         if warnings:
             reading["warnings"] = warnings
         self._last = (monotonic(), reading)
         return reading
 
-    def _read_part(self, name: str, part: Part, reading: dict[str, object]) -> None:
+    def _read_part(self, name: str, read: Callable[[], object], reading: dict[str, object]) -> None:
         try:
-            reading[name] = part.reading()
+            reading[name] = read()
         except Exception as error:  # noqa: BLE001 (one part of a reading must not take the others along)
             self.core.warn(f"{name}: can't be read: {type(error).__name__}: {error}")
 

@@ -6,6 +6,10 @@ from oomguard.hook import unpatched
 from oomguard.hook.histogram import Histogram
 from oomguard.hook.parts import Core, resident
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _SAMPLES = 10
 """Requests that are measured between two readings: looking at memory twice takes 20 microseconds."""
 _KIB, _MIB = 1 << 10, 1 << 20
@@ -47,8 +51,10 @@ class Requests:
     def __init__(self, core: Core) -> None:  # noqa: ARG002 (every part is made with it)
         self._tallies: list[Tally] = []
         self._growth = Histogram(_BOUNDS)
-        self.samples = 0
+        self.samples = 1
         """How many requests are still to be measured: nobody looks at a histogram that is not read."""
+        self.sampled: Callable[[], None] = _nothing
+        """Called for a request that is looked at more closely."""
 
     def forked(self) -> None:
         """Begin anew in a forked child."""
@@ -67,6 +73,7 @@ class Requests:
 
         Call it while there are `samples` to take, and give what is returned to `grown`.
         """
+        self.sampled()
         if any(tally.in_flight for tally in self._tallies):
             return None
         before = resident()
@@ -98,3 +105,7 @@ class Requests:
 
     def _begun(self) -> int:
         return sum(tally.begun for tally in self._tallies)
+
+
+def _nothing() -> None:
+    pass

@@ -165,6 +165,8 @@ class Hooks:
     ) -> None:
         self.connected: dict[int, Hook] = {}
         self.errors: Counter[HookErrorReason] = Counter()
+        self.thresholds: Callable[[], Mapping[str, object] | None] = lambda: None
+        """What hooks are told with each question, for the time when they are alone (docs/hook-protocol.md)."""
         self._address = address
         self._belongs = belongs
         self._gid = gid
@@ -228,7 +230,7 @@ class Hooks:
             hook.last = Reading(Status.FAILED, reason=reason)
             return
         try:
-            answer = await hook.ask("reading", timeout)
+            answer = await hook.ask("reading", timeout, thresholds=self.thresholds())
             took = time.perf_counter() - began
             hook.last = Reading(Status.OK, parse_reading(hook, slot, answer, took), seconds=took)
         except HookError as error:

@@ -73,15 +73,18 @@ def test_a_limit_that_is_none_is_refused(streams: Streams, most: Any, error: typ
         streams.limit_to(most)
 
 
-def test_the_idle_are_chosen_longest_idle_first_else_half_of_all(streams: Streams) -> None:
+def test_the_idle_are_chosen_longest_idle_first_and_a_quarter_of_all_at_least(streams: Streams) -> None:
     now = time.monotonic()
     made = [opened(streams) for _ in range(5)]
     for stream, idle in zip(made, (0.3, 0.1, 0.5, 0.2, 0.4), strict=True):
         stream.active = now - idle
-    assert choose(made, now) == [made[2], made[4], made[0]]
+    assert choose(made, now) == [made[2], made[4]]
+    made[0].active = now - IDLE
+    assert choose(made, now) == [made[0], made[2]]
+    made[0].active, made[4].active = now, now - 3 * IDLE
     made[1].active = now - IDLE
     made[3].active = now - 2 * IDLE
-    assert choose(made, now) == [made[3], made[1]]
+    assert choose(made, now) == [made[4], made[3], made[1]]
 
 
 def test_a_stream_without_a_loop_is_marked_and_the_step_does_not_wait_for_ever(streams: Streams) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from oomguard.hook.admin.endpoint import PATHS, Answer, Endpoint
 from oomguard.hook.health import Health
+from oomguard.hook.loop_lag import LoopLag
 from oomguard.hook.parts import Core
 from oomguard.hook.requests import Requests
 from oomguard.hook.shedding import Shedding
@@ -63,6 +64,8 @@ class Web:
         self.streams = Streams(core)
         self.shedding = Shedding(core)
         self.requests = Requests(core)
+        self.lag = LoopLag(core)
+        self.requests.sampled = self.lag.watch_running
         self.health = Health(core.environ, lambda: {"streams_open": self.streams.count, **more()})
 
     def parts(
