@@ -33,7 +33,7 @@ class State:
     """What the last slow tick saw."""
 
     def told_hooks(self) -> dict[str, object] | None:
-        """The thresholds in force, as parts of the limit, for hooks that may be left alone; None before memory is known.
+        """The thresholds in force, as parts of the limit, for hooks that may be left alone; None until memory is known.
 
         `limit` is bytes, and None where hooks find it themselves.
         """

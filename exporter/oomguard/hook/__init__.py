@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
-    from oomguard.hook.budgets import Budget, BudgetExceeded
     from oomguard.hook.children import ChildDied
+    from oomguard.hook.limits.budgets import Budget, BudgetExceeded
     from oomguard.hook.models.errors import ModelProcessDied, ModelUnavailable
 
 __all__ = [
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 _LATE = {
-    "BudgetExceeded": "budgets",
+    "BudgetExceeded": "limits.budgets",
     "ChildDied": "children",
     "ModelProcessDied": "models.errors",
     "ModelUnavailable": "models.errors",
@@ -81,7 +81,7 @@ def read_chunks(
 
     Raises ValueError for a size below 1; the iteration raises OSError, and BudgetExceeded.
     """
-    from oomguard.hook import chunks  # noqa: PLC0415 (only for those who use it)
+    from oomguard.hook.limits import chunks  # noqa: PLC0415 (only for those who use it)
 
     return chunks.read_chunks(path, size, budget=budget)
 

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from oomguard.hook.admin.endpoint import Endpoint
-    from oomguard.hook.budgets import Budget
+    from oomguard.hook.alone.interval import Interval
+    from oomguard.hook.caches.lru import Lru
     from oomguard.hook.children import Child, Children
-    from oomguard.hook.interval import Interval
     from oomguard.hook.limits import Limit
-    from oomguard.hook.lru import Lru
-    from oomguard.hook.streams import Held
+    from oomguard.hook.limits.budgets import Budget
     from oomguard.hook.web import Parts, Web
     from oomguard.hook.web.options import Options
+    from oomguard.hook.web.streams import Held
 
 
 class Guard:
@@ -76,7 +76,7 @@ class Guard:
         `sizeof` tells the bytes of a value; without it, they are estimated. Raises ValueError for a bound that is
         none.
         """
-        from oomguard.hook.lru import Lru  # noqa: PLC0415 (see above)
+        from oomguard.hook.caches.lru import Lru  # noqa: PLC0415 (see above)
 
         made: Lru[Any, Any] = Lru(name, max_bytes, max_items=max_items, sizeof=sizeof)
         self._process.caches.add(made)
@@ -125,7 +125,7 @@ class Guard:
 
         `reserve` raises BudgetExceeded, a MemoryError, where fewer than `n` bytes are left.
         """
-        from oomguard.hook.budgets import Budgets  # noqa: PLC0415 (see above)
+        from oomguard.hook.limits.budgets import Budgets  # noqa: PLC0415 (see above)
 
         return self._process.part("budgets", lambda: Budgets(self._process.core)).get(name, limit)
 
@@ -315,7 +315,7 @@ class Guard:
         self._process.part("constructions", Constructions)
 
     def _clean_by_the_clock(self) -> None:
-        from oomguard.hook.interval import Interval, wanted  # noqa: PLC0415 (only where no sidecar is)
+        from oomguard.hook.alone.interval import Interval, wanted  # noqa: PLC0415 (only where no sidecar is)
 
         process = self._process
         if self._interval is None and wanted(process.core.environ):

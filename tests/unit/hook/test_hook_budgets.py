@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from oomguard.hook.budgets import Budget, BudgetExceeded, Budgets
 from oomguard.hook.chores import Chores
-from oomguard.hook.chunks import read_chunks
+from oomguard.hook.limits.budgets import Budget, BudgetExceeded, Budgets
+from oomguard.hook.limits.chunks import read_chunks
 from oomguard.hook.parts import Core
 
 MIB = 1 << 20

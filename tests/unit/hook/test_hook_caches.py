@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from oomguard.hook import caches
-from oomguard.hook.lru import Lru
+from oomguard.hook.caches.lru import Lru
 
 
 def nothing() -> None:

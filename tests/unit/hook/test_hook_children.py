@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from oomguard.hook import lives
-from oomguard.hook.broken import is_broken
-from oomguard.hook.children import Child, ChildDied, Children
+from oomguard.hook.children import Child, ChildDied, Children, lives
+from oomguard.hook.children.broken import is_broken
 from oomguard.hook.chores import Chores
 from oomguard.hook.parts import Core
 

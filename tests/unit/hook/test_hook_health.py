@@ -10,7 +10,7 @@ from tests.support.web_parts import make_endpoint, make_web
 
 from oomguard.export import status
 from oomguard.hook.admin.level import Level, Origin
-from oomguard.hook.health import Health
+from oomguard.hook.web.health import Health
 from oomguard.model import Level as SidecarLevel
 from oomguard.model import LimitOrigin, UsedKind
 

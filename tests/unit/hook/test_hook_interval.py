@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from oomguard.hook.alone.interval import Interval, wanted
 from oomguard.hook.chores import Chores
-from oomguard.hook.interval import Interval, wanted
 from oomguard.hook.parts import Core, Released, resident
 
 ON = {"MEMORY_CLEANUP": "1", "MEMORY_CLEANUP_THRESHOLD_MB": "1"}

@@ -13,8 +13,8 @@ from collections.abc import Callable
 import pytest
 
 from oomguard.hook.chores import Chores
-from oomguard.hook.loop_lag import INTERVAL, LoopLag
 from oomguard.hook.parts import Core, Released
+from oomguard.hook.web.loop_lag import INTERVAL, LoopLag
 
 
 def core() -> Core:

@@ -14,9 +14,9 @@ from collections import OrderedDict
 
 import pytest
 
-from oomguard.hook import lru as module
-from oomguard.hook.lru import Lru
-from oomguard.hook.sizeof import sizeof
+from oomguard.hook.caches import lru as module
+from oomguard.hook.caches.lru import Lru
+from oomguard.hook.caches.sizeof import sizeof
 
 
 def sized(most: int, **more) -> Lru:

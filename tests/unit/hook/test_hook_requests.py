@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from tests.support.web_parts import make_core, make_endpoint, make_web
 
-from oomguard.hook.requests import Requests
 from oomguard.hook.web import Web, asgi, wsgi
+from oomguard.hook.web.requests import Requests
 
 MIB = 1 << 20
 SCOPE = {"type": "http", "path": "/", "headers": [], "method": "GET"}

@@ -8,7 +8,7 @@ import pytest
 from tests.support.web_parts import make_core, make_endpoint, make_web
 
 from oomguard.hook.admin.level import Level, Origin
-from oomguard.hook.shedding import LASTS, Shedding
+from oomguard.hook.web.shedding import LASTS, Shedding
 
 MIB = 1 << 20
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from tests.support.web_parts import make_core, make_endpoint, make_web
 
-from oomguard.hook.streams import IDLE, Stream, Streams, choose
 from oomguard.hook.web import asgi
+from oomguard.hook.web.streams import IDLE, Stream, Streams, choose
 
 
 @pytest.fixture

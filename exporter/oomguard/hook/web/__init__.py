@@ -11,12 +11,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from oomguard.hook.admin.endpoint import PATHS, Answer, Endpoint
-from oomguard.hook.health import Health
-from oomguard.hook.loop_lag import LoopLag
 from oomguard.hook.parts import Core
-from oomguard.hook.requests import Requests
-from oomguard.hook.shedding import Shedding
-from oomguard.hook.streams import Streams
+from oomguard.hook.web.health import Health
+from oomguard.hook.web.loop_lag import LoopLag
+from oomguard.hook.web.requests import Requests
+from oomguard.hook.web.shedding import Shedding
+from oomguard.hook.web.streams import Streams
 
 BODY = "the service is short of memory, try again later\n"
 """What a request is told that is shed."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from oomguard.hook.admin.endpoint import PATHS, Answer
 from oomguard.hook.admin.loop import serve
-from oomguard.hook.streams import Stream, current_task, reason_of
 from oomguard.hook.web import Parts, connection
+from oomguard.hook.web.streams import Stream, current_task, reason_of
 from oomguard.hook.web.tasks import Lookout, collect_soon, ended, finish
 
 Handler = Callable[[Any], Awaitable[Any]]

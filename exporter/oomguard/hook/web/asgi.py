@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from oomguard.hook.admin.endpoint import PATHS, Answer
 from oomguard.hook.admin.loop import serve
-from oomguard.hook.streams import Stream, current_task, reason_of
 from oomguard.hook.web import Parts, connection
+from oomguard.hook.web.streams import Stream, current_task, reason_of
 from oomguard.hook.web.tasks import Lookout, collect_soon, ended, finish
 
 if TYPE_CHECKING:
-    from oomguard.hook.streams import Reason
+    from oomguard.hook.web.streams import Reason
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -7,8 +7,8 @@ import gc
 from collections.abc import Awaitable
 from typing import Any, NoReturn
 
-from oomguard.hook.streams import Stream, Streams
 from oomguard.hook.web.connection import gone
+from oomguard.hook.web.streams import Stream, Streams
 
 _LOOK = 5.0
 """Seconds between two looks whether the clients of all streams of a loop are there."""

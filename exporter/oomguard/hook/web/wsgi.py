@@ -10,9 +10,9 @@ from typing import Any
 
 from oomguard.hook import unpatched
 from oomguard.hook.admin.endpoint import MAX_BODY, PATHS, WAIT, Answer, Endpoint, failed
-from oomguard.hook.requests import Tally
-from oomguard.hook.streams import Stream, reason_of
 from oomguard.hook.web import Parts, connection
+from oomguard.hook.web.requests import Tally
+from oomguard.hook.web.streams import Stream, reason_of
 
 Environ = dict[str, Any]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]

@@ -13,20 +13,20 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from oomguard.hook import unpatched
-from oomguard.hook.broken import is_broken
-from oomguard.hook.effects import Call, Pause, Wait, drive, drive_async
-from oomguard.hook.lives import Life, kill
+from oomguard.hook.children.broken import is_broken
+from oomguard.hook.children.effects import Call, Pause, Wait, drive, drive_async
+from oomguard.hook.children.lives import Life, kill
+from oomguard.hook.limits.waiting import TaskWaiter, ThreadWaiter
 from oomguard.hook.oomkills import OomKills
 from oomguard.hook.sizes import check_name
-from oomguard.hook.waiting import TaskWaiter, ThreadWaiter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
-    from oomguard.hook.effects import Course, Outcome
+    from oomguard.hook.children.effects import Course, Outcome
+    from oomguard.hook.limits.waiting import Waiter
     from oomguard.hook.parts import Core
-    from oomguard.hook.waiting import Waiter
 
 H = TypeVar("H")
 R = TypeVar("R")
@@ -89,7 +89,7 @@ class Child(Generic[H]):
     def call(self, function: Callable[[H], R], *, idempotent: bool = False) -> R:
         """Call `function` with what `start` returned, and return what it returns.
 
-        The child is started by the first call. If the pipe breaks under a call (see `oomguard.hook.broken`), the child
+        The child is started by the first call. If the pipe breaks under a call (see `broken.py`), the child
         is started again and `reset` is called; what `reset` raises becomes a warning. The call is then tried once
         more, 1 s later, if it is `idempotent`; otherwise, or if that fails in the same way, ChildDied is raised. All
         other errors of `function`, and those of the first start, are raised as they are.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
     from weakref import WeakValueDictionary
 
-    from oomguard.hook.lru import Lru
+    from oomguard.hook.caches.lru import Lru
 
 _LARGEST = 1 << 62
 _TEXT = 200

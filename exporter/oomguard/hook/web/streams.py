@@ -14,8 +14,8 @@ import sys
 from time import monotonic
 
 from oomguard.hook import unpatched
-from oomguard.hook.histogram import Histogram
 from oomguard.hook.parts import Core, Stopwatch, answer
+from oomguard.hook.web.histogram import Histogram
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -235,8 +235,8 @@ class Streams:
     def take(self, name: str | None, within: float) -> dict[str, object]:
         """Take the step `streams`: close those that had no event for `IDLE` seconds, the longest idle first.
 
-        A quarter of all at least: few may be idle where many have just come. `name` restricts it to the streams of this name. Waits until they are
-        closed, for `_WAIT` seconds or `within` at most.
+        A quarter of all at least: few may be idle where many have just come. `name` restricts it to the streams of
+        this name. Waits until they are closed, for `_WAIT` seconds or `within` at most.
         """
         watch = Stopwatch()
         among = [stream for stream in self.current() if name is None or stream.name == name]

@@ -13,7 +13,7 @@ from collections.abc import ItemsView, Iterator, MutableMapping, ValuesView
 from typing import Any, TypeVar
 
 from oomguard.hook import unpatched
-from oomguard.hook.sizeof import sizeof as estimate
+from oomguard.hook.caches.sizeof import sizeof as estimate
 from oomguard.hook.sizes import check_name, format_size, parse_size
 
 TYPE_CHECKING = False
@@ -45,9 +45,9 @@ class _Entry:
 class Lru(MutableMapping[K, V]):
     """Holds at most `max_bytes` (a number, or ``"512MiB"``) and, if given, `max_items`.
 
-    `sizeof` tells the bytes of a value and then alone counts; without it key and value are estimated (see
-    `oomguard.hook.sizeof`) and what the mapping itself needs is added. A value is measured when it is stored: one
-    that grows later is not noticed. A single value larger than `max_bytes` is not kept.
+    `sizeof` tells the bytes of a value and then alone counts; without it key and value are estimated (`sizeof.py`)
+    and what the mapping itself needs is added. A value is measured when it is stored: one that grows later is not
+    noticed. A single value larger than `max_bytes` is not kept.
 
     May be used by any number of threads. `get` and ``[]`` count as use, ``in`` and iterating do not. Under pressure
     it is emptied (`evict`). Raises TypeError or ValueError for a name or a bound that can't be one.

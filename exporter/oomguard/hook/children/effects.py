@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from oomguard.hook.waiting import TaskWaiter, ThreadWaiter
+from oomguard.hook.limits.waiting import TaskWaiter, ThreadWaiter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from time import monotonic
 
 from oomguard.hook import unpatched
+from oomguard.hook.alone.restraint import RISE, Restraint, noise
+from oomguard.hook.alone.thresholds import Thresholds, machine, turned_off
 from oomguard.hook.gauge import Gauge
-from oomguard.hook.restraint import RISE, Restraint, noise
 from oomguard.hook.telling import megabytes, tell
-from oomguard.hook.thresholds import Thresholds, machine, turned_off
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

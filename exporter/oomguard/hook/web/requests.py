@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from oomguard.hook import unpatched
-from oomguard.hook.histogram import Histogram
 from oomguard.hook.parts import Core, resident
+from oomguard.hook.web.histogram import Histogram
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

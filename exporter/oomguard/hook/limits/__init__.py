@@ -10,8 +10,8 @@ import sys
 from collections import OrderedDict
 
 from oomguard.hook import unpatched
+from oomguard.hook.limits.waiting import TaskWaiter, ThreadWaiter, Waiter
 from oomguard.hook.sizes import check_name
-from oomguard.hook.waiting import TaskWaiter, ThreadWaiter, Waiter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

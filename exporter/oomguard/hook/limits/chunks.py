@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from oomguard.hook.budgets import Budget
+    from oomguard.hook.limits.budgets import Budget
 
 
 def read_chunks(
