@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # usage: install_packages.sh LIST
 # Installs the Debian packages that LIST names (one a line, # comments) and that are missing, without starting the services
-# that some of them bring. Without root or apt it names what is missing and goes on: those tests are skipped.
+# that some of them bring. A word behind a package is a command: where there is one already, from wherever, it serves. Without root or apt it names what is missing and goes on: those tests are skipped.
 set -eu
 missing=()
-for package in $(sed 's/#.*//' "$1"); do
+while read -r package command _; do
+  [ -n "$package" ] || continue
+  if [ -n "$command" ] && command -v "$command" >/dev/null; then continue; fi
   dpkg-query --show --showformat='${Status}\n' "$package" 2>/dev/null | grep -q '^install ok installed' || missing+=("$package")
-done
+done < <(sed 's/#.*//' "$1")
 [ "${#missing[@]}" -gt 0 ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
   echo "not installed, tests that need them are skipped: ${missing[*]} (as root, make test installs them with apt-get)"
