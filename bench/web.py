@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import mount_alone
 from bench.service import Service, kept_to, two_cores
 from bench.table import percentile, table
 
@@ -61,7 +62,8 @@ def measure(rounds: int) -> str:
     texts = ["## Web", "", (__doc__ or "").strip(), ""]
     for kind, name in KINDS.items():
         texts += [f"### {name}", "", _section(_rounds(kind, rounds)), ""]
-    return "\n".join(texts)
+    alone = ["### The mount alone", "", (mount_alone.__doc__ or "").strip(), "", mount_alone.measure(), ""]
+    return "\n".join([*texts, *alone])
 
 
 def _rounds(kind: str, count: int) -> list[list[Turn]]:
@@ -109,13 +111,11 @@ def _section(rounds: Sequence[Sequence[Turn]]) -> str:
         for what, unit in (("throughput", "/s"), ("p50", " µs"), ("p99", " µs"), ("cpu", " µs")):
             middle = percentile([getattr(turn, what) for turn in turns], 0.5)
             row.append(f"{middle:.{1 if what == 'cpu' else 0}f}{unit}")
-        row += [_ratio(rounds, index, what) if index else "1" for what in ("throughput", "p99", "cpu")]
+        row += [str(ratio(rounds, index, what)) if index else "1" for what in ("throughput", "p99", "cpu")]
         rows.append(row)
     head = ["", "requests", "p50", "p99", "CPU a request"]
     head += ["ratio of throughput", "ratio of p99", "ratio of CPU"]
-    throughput, p99 = (
-        percentile(_ratios(rounds, len(WAYS) - 1, what), 0.5) for what in ("throughput", "p99")
-    )
+    throughput, p99 = (ratio(rounds, len(WAYS) - 1, what).median for what in ("throughput", "p99"))
     verdict = (
         f"Targets: throughput at least {THROUGHPUT} ({_met(throughput >= THROUGHPUT)}: {throughput:.3f}), "
         f"p99 at most {P99} ({_met(p99 <= P99)}: {p99:.3f}), in {len(rounds)} rounds."
@@ -127,17 +127,33 @@ def _met(reached: object) -> str:
     return "met" if reached else "missed"
 
 
-def _ratios(rounds: Sequence[Sequence[Turn]], index: int, what: str) -> list[float]:
-    return [getattr(one[index], what) / getattr(one[0], what) for one in rounds]
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Of what a way gave to what the first gave, in the same round."""
+
+    median: float
+    low: float
+    high: float
+    """Between them lies the true median, with 95 %."""
+    lower_quartile: float
+    upper_quartile: float
+
+    def __str__(self) -> str:
+        interval, quartiles = (self.low, self.high), (self.lower_quartile, self.upper_quartile)
+        first, second = (f"{one:.3f}, {other:.3f}" for one, other in (interval, quartiles))
+        return f"{self.median:.3f} [{first}] ({second})"
 
 
-def _ratio(rounds: Sequence[Sequence[Turn]], index: int, what: str) -> str:
-    """Median of the paired ratios, [its 95 % interval] and (the quartiles)."""
-    ratios = sorted(_ratios(rounds, index, what))
+def ratio(rounds: Sequence[Sequence[Turn]], way: int, what: str) -> Ratio:
+    """Compare `what` (an attribute of Turn) of a way with that of the first, round by round."""
+    ratios = sorted(getattr(one[way], what) / getattr(one[0], what) for one in rounds)
     count = len(ratios)
     # The rank of the median among n has a spread of half the root of n.
     reach = 1.96 * math.sqrt(count) / 2
-    low = ratios[max(0, math.floor(count / 2 - reach))]
-    high = ratios[min(count - 1, math.ceil(count / 2 + reach))]
-    quarter, three = percentile(ratios, 0.25), percentile(ratios, 0.75)
-    return f"{percentile(ratios, 0.5):.3f} [{low:.3f}, {high:.3f}] ({quarter:.3f}, {three:.3f})"
+    return Ratio(
+        percentile(ratios, 0.5),
+        ratios[max(0, math.floor(count / 2 - reach))],
+        ratios[min(count - 1, math.ceil(count / 2 + reach))],
+        percentile(ratios, 0.25),
+        percentile(ratios, 0.75),
+    )
