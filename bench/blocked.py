@@ -12,7 +12,6 @@ wall clock of one machine (the journal keeps milliseconds).
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from tests.support.command import Running
 from tests.support.fake_sidecar import FakeSidecar
 from tests.support.guarded import workload
 
-from bench.service import ROOT
+from bench.service import ROOT, environment
 from bench.table import percentile, table
 from oomguard.slow import STALL_QUIET
 
@@ -87,7 +86,7 @@ def _readings() -> dict[str, list[float]]:
         target = stack.enter_context(
             subprocess.Popen(
                 [sys.executable, "-m", "bench.blocked_target"], cwd=ROOT, text=True,
-                env={**os.environ, **sidecar.environment}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                env={**environment(), **sidecar.environment}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             )
         )  # fmt: skip
         stack.callback(target.kill)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ import time
 from tests.support.fake_sidecar import FakeSidecar
 
 from bench.footprint import private_dirty
-from bench.service import ROOT, Service
+from bench.service import ROOT, Service, environment
 from bench.table import megabytes, milliseconds, percentile, table
 from bench.web import KINDS
 
@@ -111,11 +110,10 @@ def _steps(name: str, flags: list[str], imported: str, *, mounts: bool) -> dict[
 
 def _timed(flags: list[str], imported: str, *, mounts: bool) -> list[float]:
     with tempfile.TemporaryDirectory(prefix="oomguard-bench-") as folder, FakeSidecar(folder):
-        outside = {name: value for name, value in os.environ.items() if not name.startswith("OOMGUARD_")}
         code = _TIMED.format(imported=imported, folder=folder, mounts=mounts)
         done = subprocess.run(
             [sys.executable, *flags, "-c", code],
-            env={**outside, "PYTHONPATH": str(ROOT / "exporter")},
+            env={**environment(), "PYTHONPATH": str(ROOT / "exporter")},
             capture_output=True,
             text=True,
             check=True,

@@ -25,6 +25,12 @@ _ASK = 1.0
 """Seconds between two readings, as the sidecar takes them."""
 
 
+def environment() -> dict[str, str]:
+    """This process's, without what is oomguard's; modules may be compiled to files, or each start would pay for it."""
+    unwanted = ("OOMGUARD_", "PYTHONDONTWRITEBYTECODE")
+    return {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+
+
 def two_cores() -> tuple[int, int]:
     """One for the service and one for all the rest; raises RuntimeError where there is only one."""
     cores = sorted(os.sched_getaffinity(0))
@@ -67,9 +73,8 @@ class Service:
 
     def __enter__(self) -> Service:  # noqa: PYI034 - typing.Self needs Python 3.11
         with contextlib.ExitStack() as stack:
-            outside = {name: value for name, value in os.environ.items() if not name.startswith("OOMGUARD_")}
             # Strings hash alike in all of them: dictionaries of other shapes would make one faster than another.
-            env = {**outside, "OOMGUARD_TOKEN": TOKEN, "PYTHONHASHSEED": "0"}
+            env = {**environment(), "OOMGUARD_TOKEN": TOKEN, "PYTHONHASHSEED": "0"}
             sidecar = None
             if self.how != "plain":
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="oomguard-bench-"))
