@@ -229,7 +229,7 @@ class Guard:
 
             process = self._process
             web = Web(process.core, self._models_loaded)
-            with process.core.work:
+            with process.changing:
                 if self._web is None:
                     process.take_in(
                         {
@@ -295,8 +295,10 @@ class Guard:
         """See `oomguard.hook.start`; never raises."""
         process = self._process
         try:
-            process.begin(here=here)
-            if not process.off and (autonomous or process.configured):
+            cleans = bool(process.core.environ.get("MEMORY_CLEANUP"))
+            if not process.begin(here=here, acts=autonomous or cleans):
+                return
+            if autonomous or process.configured:
                 from oomguard.hook.alone import Alone  # noqa: PLC0415 (not where there is nothing to wait for)
 
                 alone = process.part(
@@ -304,7 +306,7 @@ class Guard:
                 )
                 process.noted = alone.note_read
                 self._notice_constructions()
-            if not process.off and not process.configured:
+            if cleans and not process.configured:
                 self._clean_by_the_clock()
         except Exception as error:  # noqa: BLE001 (the host must start, whatever happens)
             process.core.warn(f"{type(error).__name__}: {error}")

@@ -69,28 +69,29 @@ class Process:
         """False in a process that only forks others: it holds nothing itself."""
         self._stopped = False
         self._registered = False
-        self._changing = unpatched.allocate_rlock()
+        self.changing = unpatched.allocate_rlock()
         """Held for the moment in which a thread or a part is made; a `__del__` may come in between."""
 
     # -- what the guard asks for
 
-    def begin(self, *, here: bool = True) -> bool:
+    def begin(self, *, here: bool = True, acts: bool = False) -> bool:
         """Start, as the environment says; with `here` false only in children that are forked from here.
 
-        Whether this call was the one that did: however many threads call, it is done once. Never raises.
+        `acts`: it is to act without a sidecar. Done once, however many threads call; whether it has begun, which it
+        has not where the hook is off or another copy serves the process. Never raises.
         """
         configured = bool(self.core.environ.get("OOMGUARD_RUNTIME_DIR"))
-        if (self._begun and (self.configured or not configured)) or not self._changing.acquire(False):
-            return False
+        if (self._begun and (self.configured or not configured)) or not self.changing.acquire(False):
+            return self._begun
         try:
-            return self._begin(here=here)
+            return self._begin(here=here, acts=acts)
         except Exception as error:  # noqa: BLE001 (the host must start, whatever happens)
             self.state = ("failed", f"{type(error).__name__}: {error}"[:200])
             return False
         finally:
-            self._changing.release()
+            self.changing.release()
 
-    def _begin(self, *, here: bool) -> bool:
+    def _begin(self, *, here: bool, acts: bool) -> bool:
         environ = self.core.environ
         self._stopped = False
         if self.off:
@@ -99,7 +100,7 @@ class Process:
         address = environ.get("OOMGUARD_RUNTIME_DIR") or None
         if address is None:
             self.state = ("off", "OOMGUARD_RUNTIME_DIR is not set: no sidecar")
-        elif sys.__dict__.setdefault(_OWNER, self) is not self:
+        if (address is not None or acts) and sys.__dict__.setdefault(_OWNER, self) is not self:
             self.state = ("off", "another copy of oomguard serves this process")
             return False
         self._address = address
@@ -149,7 +150,7 @@ class Process:
         """
         found = self.parts.get(name)
         if found is None:
-            with self._changing:
+            with self.changing:
                 found = self.parts.get(name)
                 if found is None:
                     found = self.parts[name] = make()
@@ -191,9 +192,13 @@ class Process:
         import gc  # noqa: PLC0415 (in the application's thread)
 
         self._equip_once()
-        with self.core.work:
-            self._release()
-            gc.freeze()
+        work = self.core.work
+        if work.acquire(True, _BUSY):  # else a callback of the application's is under way, which may hang
+            try:
+                self._release()
+            finally:
+                work.release()
+        gc.freeze()
         return gc.get_freeze_count()
 
     # -- the thread
@@ -202,7 +207,7 @@ class Process:
         """There is something to do by the clock: somebody must."""
         if self._link is not None or self.off or self._stopped or not self._here:
             return
-        with self._changing:
+        with self.changing:
             if self._link is None:
                 self._register()
                 try:
@@ -354,7 +359,7 @@ class Process:
 
     def _in_child(self) -> None:
         try:
-            self._changing = unpatched.allocate_rlock()  # its holder may not have come along
+            self.changing = unpatched.allocate_rlock()  # its holder may not have come along
             self.core.work = unpatched.allocate_rlock()
             if self._link is not None:
                 self._link.abandon()
