@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from oomguard.hook.admin.endpoint import PATHS, Answer, Endpoint
 from oomguard.hook.parts import Core
+from oomguard.hook.web.gate import Gate
 from oomguard.hook.web.health import Health
 from oomguard.hook.web.loop_lag import LoopLag
 from oomguard.hook.web.requests import Requests
@@ -31,6 +32,8 @@ class Parts:
     streams: Streams
     shedding: Shedding
     requests: Requests
+    gate: Gate
+    """Where a plain request learns that neither of the two has to see it."""
     health: Callable[[], Mapping[str, object]]
     health_path: str | None
     exempt: frozenset[str]
@@ -62,8 +65,9 @@ class Web:
 
     def __init__(self, core: Core, more: Callable[[], Mapping[str, object]] = dict) -> None:
         self.streams = Streams(core)
-        self.shedding = Shedding(core)
-        self.requests = Requests(core)
+        self._gate = Gate()
+        self.shedding = Shedding(core, self._gate)
+        self.requests = Requests(core, self._gate)
         self.lag = LoopLag(core)
         self.requests.sampled = self.lag.watch_running
         self.health = Health(core.environ, lambda: {"streams_open": self.streams.count, **more()})
@@ -103,6 +107,7 @@ class Web:
             self.streams,
             self.shedding,
             self.requests,
+            self._gate,
             self.health,
             health,
             frozenset(exempt),

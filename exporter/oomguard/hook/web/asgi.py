@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from asyncio import Task, ensure_future
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from oomguard.hook.admin.endpoint import PATHS, Answer
 from oomguard.hook.admin.loop import serve
 from oomguard.hook.web import Parts, connection
+from oomguard.hook.web.gate import Gate
 from oomguard.hook.web.streams import Stream, current_task, reason_of
 from oomguard.hook.web.tasks import Lookout, collect_soon, ended, finish
 
@@ -34,37 +36,37 @@ class _GoneError(Exception):
 
 def mount(app: Application, parts: Parts) -> Application:  # noqa: C901 (the two functions share what they know)
     """Put the parts in front of an application; what is not theirs is passed through as it came."""
-    shedding, requests, paths, every = parts.shedding, parts.requests, parts.paths, parts.gc_every
-    opener = _Opener(parts)
-    tally = opener.tally
+    front = _Front(app, parts)
+    gate, tally, paths = front.gate, front.tally, front.paths
 
-    async def mounted(scope: Message, receive: Receive, send: Send) -> None:  # noqa: C901 (as above)
-        if scope["type"] != "http":
-            await opener.other(app, scope, receive, send)
-            return
-        if scope["path"].endswith(paths) and await _answered(parts, scope, receive, send):
-            return
-        if shedding.armed and parts.sheds(_path(scope)):
-            await _respond(send, parts.shed)
-            return
+    async def mounted(scope: Message, receive: Receive, send: Send) -> None:
+        after: Callable[[], None] | None = None
+        if (
+            (gate.up and monotonic() >= gate.due)
+            or scope["type"] != "http"
+            or scope["path"] in paths
+            or scope.get("root_path")
+        ):
+            after = await front.look(scope, receive, send)
+            if after is None:
+                return
         stream: _EventStream | None = None
 
         def noticing(message: Message) -> Awaitable[None]:
             nonlocal stream
-            if stream is not None:
-                return stream.pass_on(message)
-            if "headers" in message:  # http.response.start
-                for name, value in message["headers"]:
-                    if name == b"content-length":
-                        break  # it has an end
-                    if name == b"content-type":
-                        if value.startswith(b"text/event-stream"):
-                            stream = _EventStream(opener, scope, receive, send)
-                            return stream.begin(message)
-                        break
-            return send(message)
+            if stream is None:
+                if "headers" in message:  # http.response.start
+                    for name, value in message["headers"]:
+                        if name == b"content-length":
+                            break  # it has an end
+                        if name == b"content-type":
+                            if value.startswith(b"text/event-stream"):
+                                stream = _EventStream(front, scope, receive, send)
+                                return stream.begin(message)
+                            break
+                return send(message)
+            return stream.pass_on(message)
 
-        mark = requests.measure() if requests.samples > 0 else None
         tally.begun += 1
         try:
             await app(scope, receive, noticing)
@@ -77,23 +79,27 @@ def mount(app: Application, parts: Parts) -> Application:  # noqa: C901 (the two
         finally:
             if stream is None:
                 tally.answered += 1
-                if mark is not None:
-                    requests.grown(mark)
-                if every is not None and tally.answered % every == 0:
-                    collect_soon()
+                if after is not None:
+                    after()
         if stream is not None:
             await stream.leave()
 
     return mounted
 
 
-class _Opener:
-    """What all streams of a mount need."""
+class _Front:
+    """What all requests of a mount need, and those that are looked at more closely."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, app: Application, parts: Parts) -> None:
         self.parts = parts
+        self.gate = parts.gate
+        if parts.gc_every is not None:
+            self.gate = Gate()
+            self.gate.want("gc_every", 0.0)
+        self.paths = frozenset(parts.paths)
         self.tally = parts.requests.tally()
-        self.lookout = Lookout(parts.streams)
+        self._app = app
+        self._lookout = Lookout(parts.streams)
 
     def open(self, stream: Stream, scope: Message, *, bounded: bool) -> bool:
         """Note a stream as open, and let its connection be watched; whether there was room."""
@@ -102,11 +108,35 @@ class _Opener:
             return False
         connection.watch(getattr(stream.connection, "transport", None))
         if stream.task is not None:
-            self.lookout.attend(stream.task.get_loop())
+            self._lookout.attend(stream.task.get_loop())
         return True
 
-    async def other(self, app: Application, scope: Message, receive: Receive, send: Send) -> None:
+    async def look(self, scope: Message, receive: Receive, send: Send) -> Callable[[], None] | None:
+        """Look at it more closely: what is to be called when the application has answered; None: it is served."""
+        if scope["type"] != "http":
+            await self._other(scope, receive, send)
+            return None
+        parts, path = self.parts, _path(scope)
+        if path in self.paths:
+            await _answer(parts, path, scope, receive, send)
+            return None
+        if parts.shedding.armed and parts.sheds(path):
+            await _respond(send, parts.shed)
+            return None
+        requests, every = parts.requests, parts.gc_every
+        mark = requests.measure() if requests.samples > 0 else None
+
+        def after() -> None:
+            if mark is not None:
+                requests.grown(mark)
+            if every is not None and self.tally.answered % every == 0:
+                collect_soon()
+
+        return after
+
+    async def _other(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve a websocket, and pass through what is none."""
+        app = self._app
         if scope["type"] != "websocket":
             await app(scope, receive, send)
             return
@@ -127,14 +157,14 @@ class _Opener:
 class _Watched(Stream):
     """A stream with the server's `send`; `finished` says that its end was sent."""
 
-    __slots__ = ("_closing", "_opener", "_scope", "_send", "finished")
+    __slots__ = ("_closing", "_front", "_scope", "_send", "finished")
 
-    def __init__(self, opener: _Opener, name: str, scope: Message, receive: Receive, send: Send) -> None:
+    def __init__(self, front: _Front, name: str, scope: Message, receive: Receive, send: Send) -> None:
         # The object behind uvicorn's `receive` has the transport; of another server nothing is known.
         connection = getattr(receive, "__self__", None)
         known = getattr(connection, "transport", None) is not None
-        super().__init__(opener.parts.streams, name, current_task(), connection if known else None)
-        self._opener = opener
+        super().__init__(front.parts.streams, name, current_task(), connection if known else None)
+        self._front = front
         self._scope = scope
         self._send = send
         self._closing: Task[None] | None = None
@@ -178,16 +208,16 @@ class _EventStream(_Watched):
 
     __slots__ = ()
 
-    def __init__(self, opener: _Opener, scope: Message, receive: Receive, send: Send) -> None:
-        super().__init__(opener, "sse", scope, receive, send)
+    def __init__(self, front: _Front, scope: Message, receive: Receive, send: Send) -> None:
+        super().__init__(front, "sse", scope, receive, send)
 
     def begin(self, start: Message) -> Awaitable[None]:
         """Pass the head of the response on, or answer 503 where there are too many."""
-        if self._opener.open(self, self._scope, bounded=True):
-            self._opener.tally.left += 1
+        if self._front.open(self, self._scope, bounded=True):
+            self._front.tally.left += 1
             return self._send(start)
-        self._opener.tally.answered += 1
-        return self.reject(_respond(self._send, self._opener.parts.full))
+        self._front.tally.answered += 1
+        return self.reject(_respond(self._send, self._front.parts.full))
 
     def pass_on(self, message: Message) -> Awaitable[None]:
         """Pass a part of it on. A line that begins with a colon is a comment, which keeps alive: no event."""
@@ -220,8 +250,8 @@ class _Socket(_Watched):
 
     __slots__ = ("_hear",)
 
-    def __init__(self, opener: _Opener, scope: Message, receive: Receive, send: Send) -> None:
-        super().__init__(opener, "websocket", scope, receive, send)
+    def __init__(self, front: _Front, scope: Message, receive: Receive, send: Send) -> None:
+        super().__init__(front, "websocket", scope, receive, send)
         self._hear = receive
 
     async def hear(self) -> Message:
@@ -239,8 +269,8 @@ class _Socket(_Watched):
             return ended()
         kind = message["type"]
         self.touch()
-        if kind == "websocket.accept" and not self._opener.open(self, self._scope, bounded=True):
-            return self.reject(_deny(self._scope, self._send, self._opener.parts.full))
+        if kind == "websocket.accept" and not self._front.open(self, self._scope, bounded=True):
+            return self.reject(_deny(self._scope, self._send, self._front.parts.full))
         if kind == "websocket.close":
             self.finished = True
             self.close("server")
@@ -253,21 +283,17 @@ class _Socket(_Watched):
         return reason_of(error)
 
 
-async def _answered(parts: Parts, scope: Message, receive: Receive, send: Send) -> bool:
-    """Answer what is ours to answer; whether it was."""
-    path = _path(scope)
-    if path not in parts.paths:
-        return False
+async def _answer(parts: Parts, path: str, scope: Message, receive: Receive, send: Send) -> None:
+    """Answer what is ours to answer."""
     if path not in PATHS:
         await _respond(send, parts.healthy())
-        return True
+        return
     headers = {name.decode("latin-1"): _text(value) for name, value in scope["headers"]}
     try:
         answer = await serve(parts.endpoint, scope["method"], path, headers, _body(receive))
     except _GoneError:
-        return True
+        return
     await _respond(send, answer)
-    return True
 
 
 def _path(scope: Message) -> str:

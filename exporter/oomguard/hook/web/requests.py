@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from oomguard.hook import unpatched
 from oomguard.hook.parts import Core, resident
+from oomguard.hook.web.gate import NEVER, Gate
 from oomguard.hook.web.histogram import Histogram
 
 TYPE_CHECKING = False
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 _SAMPLES = 10
 """Requests that are measured between two readings: looking at memory twice takes 20 microseconds."""
+_ATTEMPTS = 100
+"""Requests that are looked at for it: in a service that never answers one alone, each would pay for nothing."""
 _KIB, _MIB = 1 << 10, 1 << 20
 _BOUNDS = (0, 64 * _KIB, 256 * _KIB, _MIB, 4 * _MIB, 16 * _MIB, 64 * _MIB, 256 * _MIB)
 """Bytes."""
@@ -48,16 +51,20 @@ class Tally:
 class Requests:
     """Requests of all mounts of the process."""
 
-    def __init__(self, core: Core) -> None:  # noqa: ARG002 (every part is made with it)
+    def __init__(self, core: Core, gate: Gate | None = None) -> None:  # noqa: ARG002 (every part is made with it)
+        self._gate = gate or Gate()
         self._tallies: list[Tally] = []
         self._growth = Histogram(_BOUNDS)
-        self.samples = 1
+        self.samples = 0
         """How many requests are still to be measured: nobody looks at a histogram that is not read."""
+        self._attempts = 0
+        self._ask(1)
         self.sampled: Callable[[], None] = _nothing
         """Called for a request that is looked at more closely."""
 
     def forked(self) -> None:
         """Begin anew in a forked child."""
+        self._gate.forked()
         for tally in self._tallies:
             tally.forked()
         self._growth.forked()
@@ -74,13 +81,21 @@ class Requests:
         Call it while there are `samples` to take, and give what is returned to `grown`.
         """
         self.sampled()
+        self._attempts -= 1
+        mark = self._mark()
+        if mark is not None:
+            self.samples -= 1
+        if self._attempts <= 0:
+            self.samples = 0
+        if self.samples <= 0:
+            self._gate.want("requests", NEVER)
+        return mark
+
+    def _mark(self) -> tuple[int, int] | None:
         if any(tally.in_flight for tally in self._tallies):
             return None
         before = resident()
-        if before is None:
-            return None
-        self.samples -= 1
-        return before, self._begun()
+        return None if before is None else (before, self._begun())
 
     def grown(self, mark: tuple[int, int]) -> None:
         """Look again when that request is answered; one that was not alone meanwhile does not count.
@@ -95,13 +110,18 @@ class Requests:
 
     def reading(self) -> dict[str, object]:
         """How many are being answered and were, and the histogram of growth in bytes."""
-        self.samples = _SAMPLES
+        self._ask(_SAMPLES)
         tallies = list(self._tallies)
         return {
             "in_flight": sum(tally.in_flight for tally in tallies),
             "total": sum(tally.answered for tally in tallies),
             "growth": self._growth.reading(),
         }
+
+    def _ask(self, samples: int) -> None:
+        self._attempts = _ATTEMPTS
+        self.samples = samples
+        self._gate.want("requests", 0.0)
 
     def _begun(self) -> int:
         return sum(tally.begun for tally in self._tallies)

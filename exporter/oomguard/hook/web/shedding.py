@@ -8,6 +8,7 @@ from oomguard.hook import unpatched
 from oomguard.hook.admin import level
 from oomguard.hook.admin.size import Goal, parse_goal, parse_limit
 from oomguard.hook.parts import Core, answer
+from oomguard.hook.web.gate import NEVER, Gate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,16 +26,22 @@ _OFF = "off"
 
 
 class Shedding:
-    """Decides whether new requests are refused. `armed` False says no without a call."""
+    """Decides whether new requests are refused. `armed` False says no without a call.
+
+    To the gate it says when the answer may be another one than no: at once under an order or above the level, at
+    the next look while memory is below it.
+    """
 
     def __init__(
         self,
         core: Core,
+        gate: Gate | None = None,
         *,
         look: Callable[[int | None], Level] = level.read,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._core = core
+        self._gate = gate or Gate()
         self._look = look
         self._clock = clock
         self._above: Goal | None = None
@@ -43,11 +50,12 @@ class Shedding:
     def forked(self) -> None:
         """Begin anew in a forked child; the level stays, an order was the parent's."""
         self._lock = unpatched.allocate_rlock()
+        self._gate.forked()
         self._until = 0.0
         self._looked = float("-inf")
         self._high = False
         self._refused = 0
-        self.armed = self._above is not None
+        self._arm(0.0 if self._above is not None else NEVER)
 
     def above(self, given: float | str) -> None:
         """Refuse requests while memory is above this: a ratio (0.9), a percentage or a size.
@@ -58,15 +66,17 @@ class Shedding:
             self._above = parse_goal(given)
         except ValueError as error:
             raise ValueError(str(error).replace("goal", "shed_above", 1)) from None
-        self.armed = True
+        with self._lock:
+            self._arm(0.0)
 
     def take(self, name: str | None, within: float) -> dict[str, object]:  # noqa: ARG002 (it takes no time)
         """Take the step `shed`: refuse for `LASTS` seconds from now; the name ``off`` ends it."""
         if name == _OFF:
             self._until = 0.0
             return answer("done", details={"on": self.on()})
-        self._until = self._clock() + LASTS
-        self.armed = True
+        with self._lock:
+            self._until = self._clock() + LASTS
+            self._arm(0.0)
         return answer("done", details={"on": True, "seconds": LASTS})
 
     def on(self) -> bool:
@@ -75,13 +85,18 @@ class Shedding:
         if now < self._until:
             return True
         above = self._above
-        if above is None:
-            self.armed = False
-            self.armed = ordered = now < self._until  # looked at again: an order may have come in between
-            return ordered
-        if now - self._looked >= _LOOK:
+        if above is not None:
+            if now - self._looked < _LOOK:
+                return self._high
             self._looked = now
             self._high = self._is_high(above)
+        with self._lock:
+            if now < self._until:  # an order has come in between
+                return True
+            if above is None:
+                self._arm(NEVER if self._above is None else 0.0)
+                return False
+            self._arm(0.0 if self._high else now + _LOOK)
         return self._high
 
     def refuse(self) -> None:
@@ -105,3 +120,8 @@ class Shedding:
         if found.used is None:
             return False
         return found.used > (most * _BACK if self._high else most)
+
+    def _arm(self, since: float) -> None:
+        """Ask for requests from this time on."""
+        self.armed = since != NEVER
+        self._gate.want("shedding", since)
