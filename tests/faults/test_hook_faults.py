@@ -145,6 +145,8 @@ def test_a_fork_while_a_step_runs_harms_neither(
     )
     with host(sidecar, code.replace("-W error", ""), str(flag), python=interpreter, ready=False) as target:
         hook = sidecar.accept()
+        while not hook.reading()["caches"]:
+            time.sleep(0.01)  # it connects before the next line of the host's is run
         hook.question("step", step="caches", name=None, within=5)
         time.sleep(0.1)
         assert target.process.stdin is not None
@@ -408,6 +410,8 @@ def test_a_callback_that_never_returns_does_not_hold_up_the_end(
     code = START + "import threading\nguard.cache('stuck', clear=threading.Event().wait)\nsys.stdin.read()\n"
     with host(sidecar, code, python=interpreter, ready=False) as target:
         hook = sidecar.accept()
+        while not hook.reading()["caches"]:
+            time.sleep(0.01)  # it connects before the next line of the host's is run
         hook.question("step", step="caches", name=None, within=5)
         time.sleep(0.1)
         assert target.finish() == (0, "", "")
