@@ -166,9 +166,6 @@ def _megabytes_limit(value: str) -> int | float:
     return _limit(_megabytes(value))
 
 
-def _megabytes_threshold(value: str) -> Threshold:
-    return parse_threshold(_megabytes(value))
-
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -233,7 +230,6 @@ RELOADED: Final = ("high", "critical", "goal", "act", "rules", "routes", "log_le
 FAMILIAR: Final = (
     Setting("limit", "", _megabytes_limit, None, "MEMORY_LIMIT_MB"),
     Setting("act", "", _switch, None, "MEMORY_CLEANUP"),
-    Setting("high", "", _megabytes_threshold, None, "MEMORY_CLEANUP_THRESHOLD_MB"),
     Setting("log_level", "", _borrowed_level, None, "LOG_LEVEL"),
 )
 

@@ -117,7 +117,8 @@ def on_loop(test):
 @on_loop
 async def test_a_run_with_every_step_takes_them_as_the_ladder_has_them(box):
     await box.tick(*NAMES)
-    assert box.taken() == ["caches", "gc", "trim", "streams", "models", "gc", "trim", "shed"]
+    again = ["gc", "trim"]
+    assert box.taken() == ["caches", "gc", "trim", "streams", *again, "models", *again, "shed"]
 
 
 @on_loop

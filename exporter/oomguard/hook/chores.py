@@ -62,8 +62,10 @@ class Chores:
         soonest = NEVER
         for chore in list(self._chores):
             if chore.due <= now:
+                chore.due = NEVER
                 try:
-                    chore.due = now + max(_SHORTEST, chore.run(now))
+                    wanted = now + max(_SHORTEST, chore.run(now))
+                    chore.due = min(chore.due, wanted)  # whoever hurried it meanwhile has its way
                 except BaseException:  # noqa: BLE001 (SystemExit of a callback of the application's, too)
                     chore.due = now + _AFTER_FAILURE
             soonest = min(soonest, chore.due - now)

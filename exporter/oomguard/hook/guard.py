@@ -218,7 +218,7 @@ class Guard:
             process = self._process
             process.equip()
             # The environment itself: what the application puts into it later (python-dotenv) counts too.
-            self._admin = Endpoint(process.core.environ, process.step, process.read)
+            self._admin = Endpoint(process.core.environ, process.turn, process.read)
             process.followers.append(self._admin.forked)
         return self._admin
 
@@ -249,7 +249,7 @@ class Guard:
             return {}
         told = models.reading()
         assert isinstance(told, list)
-        return {"models_loaded": sorted(one["name"] for one in told if one["state"] == "loaded")}
+        return {"models_loaded": sum(one["state"] == "loaded" for one in told)}
 
     # -- what it knows, and its life
 
@@ -306,7 +306,7 @@ class Guard:
                 )
                 process.noted = alone.note_read
                 self._notice_constructions()
-            if cleans and not process.configured:
+            if cleans:
                 self._clean_by_the_clock()
         except Exception as error:  # noqa: BLE001 (the host must start, whatever happens)
             process.core.warn(f"{type(error).__name__}: {error}")
@@ -317,7 +317,7 @@ class Guard:
         self._process.part("constructions", Constructions)
 
     def _clean_by_the_clock(self) -> None:
-        from oomguard.hook.alone.interval import Interval, wanted  # noqa: PLC0415 (only where no sidecar is)
+        from oomguard.hook.alone.interval import Interval, wanted  # noqa: PLC0415 (only where it is asked for)
 
         process = self._process
         if self._interval is None and wanted(process.core.environ):

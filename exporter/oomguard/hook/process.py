@@ -35,6 +35,8 @@ _EXIT = 0.05
 """Seconds that the end of the process waits for it."""
 _BUSY = 0.1
 """Seconds that a caller of /admin/memory waits for a step to end before it gets the last reading."""
+_MOST_ENTRIES = 100
+"""Of a list in a reading (docs/hook-protocol.md)."""
 _OWNER = "_oomguard_process"
 """Where `sys` remembers whose the process is: a second copy of this package must not serve it as well."""
 
@@ -64,6 +66,8 @@ class Process:
         """The last reading, and when it was taken (monotonic)."""
         self._forked = False
         self._shared_heap = False
+        self._frozen = False
+        """The application has frozen the heap through us: what is out of reach counts, however little it looks."""
         self._begun = False
         self._here = True
         """False in a process that only forks others: it holds nothing itself."""
@@ -127,8 +131,10 @@ class Process:
     def told(self) -> tuple[str, str]:
         """State and reason, for people."""
         link = self._link
-        if link is None or not self._begun or not self.configured:
+        if link is None:
             return self.state
+        if not self.configured:
+            return link.state, "there is no sidecar: only what is due by the clock is done"
         return link.state, link.reason
 
     def stop(self) -> None:
@@ -174,6 +180,11 @@ class Process:
         """Take a step; blocks while another is under way."""
         return self._step({"step": step, "name": name, "within": within})
 
+    def turn(self, turn: str) -> dict[str, object]:
+        """Take a step as people write it: ``caches``, or ``caches:bulk`` for one cache alone."""
+        step, _, name = turn.partition(":")
+        return self.step(step, name or None)
+
     def read(self) -> tuple[dict[str, object], float | None]:
         """Take a reading, or return the last one and its age in seconds while a step is under way."""
         work = self.core.work  # a callback that forks gets another one in the child
@@ -199,6 +210,7 @@ class Process:
             finally:
                 work.release()
         gc.freeze()
+        self._frozen = True
         return gc.get_freeze_count()
 
     # -- the thread
@@ -306,17 +318,26 @@ class Process:
         self._equip_once()
         assert self._allocator is not None
         reading: dict[str, object] = {
-            "gc": _guarded(self._watch.reading),
+            "gc": _guarded(self._gc),
             "allocator": _guarded(self._allocator.reading),
             "caches": self.caches.reading(),
         }
         for name, part in list(self.parts.items()):
             self._read_part(name, getattr(part, "peek", part.reading) if peek else part.reading, reading)
+        for name, entries in list(reading.items()):
+            if isinstance(entries, list) and len(entries) > _MOST_ENTRIES:
+                reading[name] = sorted(entries, key=lambda one: one.get("bytes") or 0, reverse=True)[:_MOST_ENTRIES]
+                reading[f"{name}_omitted"] = len(entries) - _MOST_ENTRIES
+                self.core.warn(f"{name}: the sidecar is told of the {_MOST_ENTRIES} largest only")
         warnings = [*self.caches.warnings, *self.core.warnings]
         if warnings:
             reading["warnings"] = warnings
         self._last = (monotonic(), reading)
         return reading
+
+    def _gc(self) -> dict[str, object]:
+        reading = self._watch.reading()
+        return {**reading, "frozen": True} if self._frozen else reading
 
     def _read_part(self, name: str, read: Callable[[], object], reading: dict[str, object]) -> None:
         try:
@@ -367,7 +388,7 @@ class Process:
             self._statm.close()
             self._forked = True
             # Asked now: what the child allocates later would make the frozen part look small.
-            self._shared_heap = not mostly_frozen()
+            self._shared_heap = not (self._frozen or mostly_frozen())
             self._watch.forked()
             self.caches.forked()
             for forked in (*self.followers, *(part.forked for part in list(self.parts.values()))):

@@ -139,6 +139,10 @@ def test_a_wrong_method_is_told_the_right_one(recorder: Recorder) -> None:
             ["caches", "gc", "trim"],
         ),
         (payload(alert(steps="gc", action="cleanup")), ["gc"]),
+        (
+            {"steps": ["models:jina", "gc", "caches:bulk", "shed:off"]},
+            ["caches:bulk", "gc", "models:jina", "shed:off"],
+        ),
         (payload(alert(steps="all")), ["caches", "gc", "trim", "streams", "models", "shed"]),
         (payload(alert("resolved")), []),
         (payload(alert(action="unload"), alert(action="notify"), alert(action="restart")), ["models"]),
@@ -233,6 +237,8 @@ def test_why_an_alert_asks_for_nothing_is_counted(recorder: Recorder) -> None:
         (payload({"status": "firing", "labels": {"a": 1}}), 400, "alerts[0]: labels is an object"),
         (payload({"status": "pending", "labels": {}}), 400, 'alerts[0]: status is "pending"'),
         (payload(alert(), alert(steps="gc,dance")), 422, 'unknown step "dance"'),
+        ({"steps": ["gc:full"]}, 422, '"gc:full": a name stands behind caches, streams, models, shed only'),
+        ({"steps": ["caches:"]}, 422, '"caches:": a name stands behind'),
         (payload(alert(action="dance")), 422, "there are cleanup, unload, restart, notify"),
         (payload(alert(goal="much")), 422, "goal 'much'"),
         (b" " * (MAX_BODY + 1), 413, "larger than 1048576"),
@@ -423,6 +429,15 @@ def test_every_step_named_here_is_one_that_the_hook_has(guard: Guard) -> None:
     reasons = {step["step"]: step["reason"] for step in reply["steps"]}
     assert [*reasons] == [*order.LADDER]
     assert [step for step, reason in reasons.items() if "this hook has no step" in reason] == ["restart"]
+
+
+def test_one_cache_is_cleared_by_its_name(guard: Guard) -> None:
+    bulk, other = [1], [2]
+    guard.cache("bulk", bulk.clear)
+    guard.cache("other", other.clear)
+    _, reply = post(served_by(guard), {"steps": ["caches:bulk"]})
+    assert reply["steps"][0]["details"]["cleared"] == ["bulk"]
+    assert (bulk, other) == ([], [2])
 
 
 def test_memory_shows_a_reading(guard: Guard) -> None:

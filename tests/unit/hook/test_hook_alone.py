@@ -247,8 +247,7 @@ def test_steps_are_told_how_long_memory_will_last() -> None:
     [
         ({"OOMGUARD_HIGH": "60%"}, True),
         ({"OOMGUARD_HIGH": "600MiB"}, True),
-        ({"MEMORY_CLEANUP_THRESHOLD_MB": "600"}, True),
-        ({"MEMORY_CLEANUP_THRESHOLD_MB": "600", "OOMGUARD_HIGH": "0.8"}, False),
+        ({"MEMORY_CLEANUP_THRESHOLD_MB": "600"}, False),
         ({"MEMORY_LIMIT_MB": "750"}, True),
         ({"OOMGUARD_LIMIT": "750MiB"}, True),
         ({"OOMGUARD_CRITICAL": "0.6"}, True),

@@ -77,6 +77,23 @@ def test_a_chore_that_is_hurried_comes_at_once(process: Process) -> None:
     until(lambda: chore.times == 2)
 
 
+def test_a_chore_that_is_hurried_while_it_runs_comes_once_more(process: Process) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+    times: list[float] = []
+
+    def slow(now: float) -> float:
+        times.append(now)
+        inside.set()
+        go_on.wait(DEADLINE)
+        return 3600.0
+
+    process.core.chores.add(slow)
+    assert inside.wait(DEADLINE)
+    process.core.chores.hurry(slow)
+    go_on.set()
+    until(lambda: len(times) == 2)
+
+
 def test_a_chore_that_raises_even_systemexit_ends_nothing(process: Process) -> None:
     chore = Counted()
 
@@ -210,6 +227,15 @@ def test_a_part_that_can_not_be_read_is_left_out_and_named(process: Process) -> 
     assert process.read()[0]["warnings"] == ["broken: can't be read: ZeroDivisionError: of its own"]
 
 
+def test_of_more_than_a_hundred_caches_the_largest_are_told_and_the_rest_is_counted(process: Process) -> None:
+    for number in range(130):
+        process.caches.register(f"cache {number}", list, lambda number=number: number, None)
+    reading, _ = process.read()
+    assert [cache["bytes"] for cache in reading["caches"]] == list(range(129, 29, -1))
+    assert reading["caches_omitted"] == 30
+    assert reading["warnings"] == ["caches: the sidecar is told of the 100 largest only"]
+
+
 def test_of_two_guards_in_a_process_one_is_connected_and_the_other_says_so(tmp_path: Path) -> None:
     with FakeSidecar(tmp_path) as sidecar:
         first, second = Guard(sidecar.environment), Guard(sidecar.environment)
@@ -234,8 +260,10 @@ def test_freezing_before_a_fork_leaves_the_childs_heap_alone_and_its_step_allowe
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     import gc
 
+    vocabulary = [str(number) for number in range(300_000)]  # blocks that no collection looks at
     try:
         assert guard.freeze_before_fork() > 1000
+        assert guard._process.read()[0]["gc"]["frozen"] is True
         pid = os.fork()
         if pid == 0:
             os._exit(0 if guard._process.step("gc")["status"] == "done" else 1)
@@ -243,3 +271,4 @@ def test_freezing_before_a_fork_leaves_the_childs_heap_alone_and_its_step_allowe
     finally:
         gc.unfreeze()
         guard.stop()
+        del vocabulary

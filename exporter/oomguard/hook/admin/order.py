@@ -18,6 +18,8 @@ from oomguard.hook.admin.size import Goal, parse_goal
 
 LADDER = ("caches", "gc", "trim", "streams", "models", "shed", "restart")
 """The steps that there are, in the order in which they are taken. A `restart` is the sidecar's: unsupported here."""
+NAMED = ("caches", "streams", "models", "shed")
+"""Steps that a name restricts: ``caches:bulk``, ``models:jina``, ``streams:mcp``; ``shed:off`` ends it."""
 CLEANUP = ("caches", "gc", "trim")
 """What a body that names no steps asks for."""
 UNLOAD = ("models",)
@@ -158,11 +160,14 @@ def _asked(alert: object, place: str, target: str) -> tuple[frozenset[str], Goal
 
 
 def _known(names: Iterable[str] | None, usual: tuple[str, ...] = CLEANUP) -> frozenset[str]:
-    """Return these steps, or the usual ones where none is named."""
+    """Return these steps, or the usual ones where none is named; ``caches:bulk`` is one cache."""
     names = tuple(names or ())
-    unknown = next((name for name in names if name not in LADDER), None)
-    if unknown is not None:
-        _refuse(422, f"unknown step {_show(unknown)}; there are {', '.join(LADDER)}")
+    for name in names:
+        step, colon, part = name.partition(":")
+        if step not in LADDER:
+            _refuse(422, f"unknown step {_show(step)}; there are {', '.join(LADDER)}")
+        if colon and (step not in NAMED or not part):
+            _refuse(422, f"{_show(name)}: a name stands behind {', '.join(NAMED)} only, for example caches:bulk")
     return frozenset(names or usual)
 
 

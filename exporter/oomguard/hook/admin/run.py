@@ -124,7 +124,7 @@ class Runs:
                 outcome = Outcome.GOAL_REACHED if run.begun else Outcome.NOT_NEEDED
             else:
                 left = run.steps - run.begun
-                step = next((step for step in LADDER if step in left), None)
+                step = min(left, key=lambda step: (LADDER.index(step.partition(":")[0]), step), default=None)
                 if step is not None:
                     run.begun.add(step)
                     return step

@@ -1,6 +1,6 @@
 """MEMORY_CLEANUP=1: every so often, where more than a threshold is resident, what costs the application nothing.
 
-Expired cache entries, a collection, a trim. For services without a sidecar, and without thresholds to set.
+Expired cache entries, a collection, a trim. For those who want no thresholds; beside a sidecar it does no harm.
 """
 
 from __future__ import annotations

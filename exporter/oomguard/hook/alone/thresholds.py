@@ -36,11 +36,9 @@ class Thresholds:
             self.own_limit = limit if isinstance(limit, int) and limit > 0 else None
             return
         environ = core.environ
-        megabytes_given = environ.get("MEMORY_CLEANUP_THRESHOLD_MB")
-        familiar = f"{megabytes_given}MiB" if megabytes_given else ""
-        self._high = self._given("OOMGUARD_HIGH", familiar) or Goal(ratio=0.8)
-        self._critical = self._given("OOMGUARD_CRITICAL", "") or Goal(ratio=0.9)
-        self._goal = self._given("OOMGUARD_GOAL", "")
+        self._high = self._given("OOMGUARD_HIGH") or Goal(ratio=0.8)
+        self._critical = self._given("OOMGUARD_CRITICAL") or Goal(ratio=0.9)
+        self._goal = self._given("OOMGUARD_GOAL")
         self.own_limit = parse_limit(environ.get("OOMGUARD_LIMIT"), environ.get("MEMORY_LIMIT_MB"))
 
     def of(self, limit: int) -> tuple[int, int, int]:
@@ -50,8 +48,8 @@ class Thresholds:
         goal = self._goal.of(limit) if self._goal is not None else None
         return high, critical, min(high, goal) if goal is not None else min(int(0.7 * limit), high * 7 // 8)
 
-    def _given(self, name: str, otherwise: str) -> Goal | None:
-        text = self._core.environ.get(name) or otherwise
+    def _given(self, name: str) -> Goal | None:
+        text = self._core.environ.get(name)
         if not text:
             return None
         try:
