@@ -372,7 +372,7 @@ def test_callbacks_that_throw_or_never_end_hold_up_the_hook_alone(
     with Target([node, script(tmp_path, program)], injected(sidecar)) as target:
         hook = sidecar.accept_pid(target.pid)
         assert hook.step("caches")["details"]["failed"] == {"throws": "undefined"}
-        assert hook.step("models")["details"]["unloaded"] == []
+        assert hook.step("models")["reason"] == "nothing_registered"
         assert hook.step("streams")["details"]["closed"] == 1
         reading = hook.reading()
         assert reading["warnings"] == ["cache 'calls' was registered again: the later one counts"]

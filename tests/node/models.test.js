@@ -35,7 +35,7 @@ test('the step unloads what is idle, and calls the application to do it', async 
   const model = all.register('m', { load: () => ({ name: 'it' }), unload: (value) => unloaded.push(value.name), minResidency: 0 });
   await model.use(() => {});
   const answer = await all.take(null, 5);
-  assert.deepStrictEqual(answer.details.unloaded, ['m']);
+  assert.deepStrictEqual(Object.keys(answer.details.unloaded), ['m']);
   assert.deepStrictEqual(unloaded, ['it']);
   assert.deepStrictEqual([model.state, model.reading().unloads, model.reading().bytes], ['unloaded', 1, null]);
   assert.strictEqual(await model.use((value) => value.name), 'it');
@@ -55,15 +55,17 @@ test('one in use is waited for, and is busy when that takes too long', async () 
   assert.strictEqual(model.state, 'loaded');
   leave();
   await using;
-  assert.deepStrictEqual((await taking).details.unloaded, ['m']);
+  assert.deepStrictEqual(Object.keys((await taking).details.unloaded), ['m']);
 });
 
-test('a model that was loaded a moment ago stays', async () => {
+test('a model that was loaded a moment ago stays, unless it is named', async () => {
   const all = models();
   const model = all.register('m', { load: () => 1 });
   await model.use(() => {});
-  assert.deepStrictEqual((await all.take(null, 5)).details.young, ['m']);
+  assert.deepStrictEqual((await all.take(null, 5)).details.fresh, ['m']);
   assert.strictEqual(model.state, 'loaded');
+  assert.deepStrictEqual(Object.keys((await all.take('m', 5)).details.unloaded), ['m']);
+  assert.strictEqual(model.state, 'unloaded');
 });
 
 test('it is unloaded by a timer when idle, and not while it is used', async () => {

@@ -185,34 +185,38 @@ class Models {
     return [...this.models.values()].map((model) => model.reading());
   }
 
-  /** The step `models`: unload what is loaded, the largest first; one in use is waited for, then counted as busy. */
+  /**
+   * The step `models`: unload what is loaded, the largest first; one in use is waited for, then counted as busy. One that
+   * was loaded less than its residency ago is left alone, unless it is named: then somebody wants just that.
+   */
   async take(name, limit) {
     const among = [...this.models.values()].filter((model) => name === null || model.name === name);
     if (!among.length) return answer('skipped', 'nothing_registered');
     const began = now();
     const until = began + Math.min(WAIT, limit);
-    const details = { unloaded: [], busy: [], young: [], returned: 0 };
+    const details = { unloaded: {}, returned: 0, busy: [], fresh: [] };
     const failed = {};
     const loaded = among.filter((model) => model.state === 'loaded');
     // Those that nobody uses first, so that none of them waits behind one that is in use.
     loaded.sort((one, other) => (one.inUse > 0) - (other.inUse > 0) || (other.bytes || 0) - (one.bytes || 0));
     for (const model of loaded) {
-      if (model.young() > 0) {
-        details.young.push(model.name);
+      if (name === null && model.young() > 0) {
+        details.fresh.push(model.name);
       } else if (!(await model.freeWithin(Math.max(0, until - now())))) {
         model.counts.busy++;
         details.busy.push(model.name);
       } else {
         try {
-          details.returned += await model.unload();
-          details.unloaded.push(model.name);
+          details.unloaded[model.name] = await model.unload();
+          details.returned += details.unloaded[model.name];
         } catch (error) {
           failed[model.name] = text(error); // its callback's trouble; the hook has let go of the model all the same
-          details.unloaded.push(model.name);
+          details.unloaded[model.name] = null;
         }
       }
     }
     if (Object.keys(failed).length) details.failed = failed;
+    if (!Object.keys(details.unloaded).length) return answer('skipped', loaded.length ? 'busy' : 'nothing_registered', { details });
     return answer('done', '', { seconds: now() - began, details });
   }
 }
