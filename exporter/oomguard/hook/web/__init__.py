@@ -33,7 +33,7 @@ class Parts:
     shedding: Shedding
     requests: Requests
     gate: Gate
-    """Where a plain request learns that neither of the two has to see it."""
+    """Where a plain request learns that none of `shedding`, `requests` and `gc_every` has to see it."""
     health: Callable[[], Mapping[str, object]]
     health_path: str | None
     exempt: frozenset[str]
@@ -102,12 +102,16 @@ class Web:
             self.streams.limit_to(max_streams)
         if shed_above is not None:
             self.shedding.above(shed_above)
+        gate = self._gate
+        if gc_every is not None:
+            gate = Gate()  # this mount's own, and never down
+            gate.want("gc_every", 0.0)
         return Parts(
             endpoint,
             self.streams,
             self.shedding,
             self.requests,
-            self._gate,
+            gate,
             self.health,
             health,
             frozenset(exempt),

@@ -1,10 +1,15 @@
-"""The mount for aiohttp applications: around their handling of requests, and a signal that sees responses begin."""
+"""The mount for aiohttp applications: around their handling of requests, and where streams are prepared."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
+import inspect
+import weakref
 from asyncio import get_running_loop
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import Any
 
 from oomguard.hook.admin.endpoint import PATHS, Answer
@@ -26,7 +31,10 @@ def mount(app: Any, parts: Parts) -> None:
     # The hook needs the standard library only; whoever has an Application has this.
     web = importlib.import_module("aiohttp.web")
     notice = _Notice(parts, web)
-    app.on_response_prepare.append(notice.begin)
+    if _streams_are_seen(web):
+        _notices[app] = notice
+    else:
+        app.on_response_prepare.append(notice.begin)
     if callable(getattr(app, "_handle", None)):
         # What the server calls. A middleware would do, but each application with one costs every request a
         # tenth of its time (measured: aiohttp 3.14, on uvloop).
@@ -36,22 +44,54 @@ def mount(app: Any, parts: Parts) -> None:
         app.middlewares.insert(0, web.middleware(_Middleware(parts, notice, web)))
 
 
+_notices: weakref.WeakKeyDictionary[Any, _Notice] = weakref.WeakKeyDictionary()
+"""By application."""
+
+
+def _streams_are_seen(web: Any) -> bool:
+    """Let `StreamResponse.prepare` notice streams, in all applications that are mounted; whether it does.
+
+    A signal of the application's would see them as well, but costs each plain response as much as all the rest here:
+    those keep the method that there was. False where somebody else has put another one there.
+    """
+    prepare = web.StreamResponse.prepare
+    if getattr(prepare, "notices", None) is _notices:
+        return True
+    if web.Response.prepare is not prepare or not inspect.iscoroutinefunction(prepare):
+        return False
+
+    @functools.wraps(prepare)
+    async def noticing(response: Any, request: Any) -> Any:
+        notice = None
+        with contextlib.suppress(
+            Exception
+        ):  # a request of a server without an application, or one of another make
+            if not response.prepared:
+                notice = next((_notices[app] for app in request.match_info.apps if app in _notices), None)
+        if notice is not None:
+            await notice.begin(request, response)
+        return await prepare(response, request)
+
+    vars(noticing)["notices"] = _notices
+    web.Response.prepare = prepare
+    web.StreamResponse.prepare = noticing
+    return True
+
+
 def _guarded(  # noqa: C901 (what a request passes stands together)
     handler: Handler, parts: Parts, notice: _Notice, web: Any
 ) -> Handler:
-    shedding, requests, paths, every = parts.shedding, parts.requests, parts.paths, parts.gc_every
+    gate, paths = parts.gate, parts.paths
     open_now, tally = notice.streams, notice.tally
 
-    def respond(answer: Answer) -> Any:
-        return web.Response(status=answer.status, headers=dict(answer.headers), body=answer.body)
-
-    async def guarded(request: Any) -> Any:  # noqa: C901 (as above)
+    async def guarded(request: Any) -> Any:
+        after: Callable[[], None] | None = None
         # The raw path is there; the other one is computed, which the application may never need.
-        if request.raw_path.startswith(paths) and request.path in paths:
-            return respond(await _answer(parts, request))
-        if shedding.armed and parts.sheds(request.path):
-            return respond(parts.shed)
-        mark = requests.measure() if requests.samples > 0 else None
+        if (gate.up and monotonic() >= gate.due) or request.raw_path.startswith(paths):
+            answer = await _answer(parts, request)
+            if answer is not None:
+                return web.Response(status=answer.status, headers=dict(answer.headers), body=answer.body)
+            after = parts.requests.look(tally, parts.gc_every, collect_soon)
         tally.begun += 1
         stream: _Response | None = None
         try:
@@ -69,10 +109,8 @@ def _guarded(  # noqa: C901 (what a request passes stands together)
         finally:
             if stream is None:
                 tally.answered += 1
-                if mark is not None:
-                    requests.grown(mark)
-                if every is not None and tally.answered % every == 0:
-                    collect_soon()
+                if after is not None:
+                    after()
         if stream is not None:
             await stream.end()
         return response
@@ -91,37 +129,22 @@ class _Middleware:
         return await _guarded(handler, *self._made)(request)
 
 
-class _Nothing:
-    """Awaitable at once: half the cost of a coroutine, which every plain response would need one of."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        return iter(())  # type: ignore[return-value]  # an iterator will do
-
-
-_NOTHING = _Nothing()
-
-
 class _Notice:
     """Notices streams when their responses begin."""
 
     def __init__(self, parts: Parts, web: Any) -> None:
         self._parts = parts
         self._web = web
-        self._whole = web.Response
         self._lookout = Lookout(parts.streams)
         self.tally = parts.requests.tally()
         self.streams: dict[object, _Response] = {}
         """By connection, which answers one request at a time; a request may be cloned on its way."""
 
-    def begin(self, request: Any, response: Any) -> Awaitable[None]:
-        """See a response that is about to be sent."""
-        if isinstance(response, self._whole):
-            return _NOTHING
-        return self._begin(request, response)
-
-    async def _begin(self, request: Any, response: Any) -> None:
-        """The same; raises HTTPServiceUnavailable where it is a stream too many."""
+    async def begin(self, request: Any, response: Any) -> None:
+        """See a response that is about to be sent; raises HTTPServiceUnavailable where it is a stream too many."""
         web, parts = self._web, self._parts
+        if isinstance(response, web.Response):
+            return
         if isinstance(response, web.WebSocketResponse):
             stream: _Response = _Socket(parts, "websocket", request, response)
         elif response.headers.get("Content-Type", "").startswith("text/event-stream"):
@@ -224,9 +247,14 @@ class _Socket(_Response):
         return closing
 
 
-async def _answer(parts: Parts, request: Any) -> Answer:
-    if request.path not in PATHS:
-        return parts.healthy()
-    headers = {name.lower(): value for name, value in request.headers.items()}
-    chunks = request.content.iter_any()
-    return await serve(parts.endpoint, request.method, request.path, headers, chunks)
+async def _answer(parts: Parts, request: Any) -> Answer | None:
+    """Answer a request that the application is not to see; None: it is."""
+    if request.raw_path.startswith(parts.paths) and request.path in parts.paths:
+        if request.path not in PATHS:
+            return parts.healthy()
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        chunks = request.content.iter_any()
+        return await serve(parts.endpoint, request.method, request.path, headers, chunks)
+    if parts.shedding.armed and parts.shedding.on() and parts.sheds(request.path):
+        return parts.shed
+    return None

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from oomguard.hook.admin.endpoint import PATHS, Answer
 from oomguard.hook.admin.loop import serve
 from oomguard.hook.web import Parts, connection
-from oomguard.hook.web.gate import Gate
 from oomguard.hook.web.streams import Stream, current_task, reason_of
 from oomguard.hook.web.tasks import Lookout, collect_soon, ended, finish
 
@@ -114,9 +113,6 @@ class _Front:
     def __init__(self, app: Application, parts: Parts) -> None:
         self.parts = parts
         self.gate = parts.gate
-        if parts.gc_every is not None:
-            self.gate = Gate()
-            self.gate.want("gc_every", 0.0)
         self.paths = frozenset(parts.paths)
         self.tally = parts.requests.tally()
         self._app = app
@@ -144,16 +140,7 @@ class _Front:
         if parts.shedding.armed and parts.sheds(path):
             await _respond(send, parts.shed)
             return None
-        requests, every = parts.requests, parts.gc_every
-        mark = requests.measure() if requests.samples > 0 else None
-
-        def after() -> None:
-            if mark is not None:
-                requests.grown(mark)
-            if every is not None and self.tally.answered % every == 0:
-                collect_soon()
-
-        return after
+        return parts.requests.look(self.tally, parts.gc_every, collect_soon)
 
     async def _other(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve a websocket, and pass through what is none."""

@@ -75,6 +75,21 @@ class Requests:
         self._tallies.append(made)
         return made
 
+    def look(self, tally: Tally, every: int | None, collect: Callable[[], None]) -> Callable[[], None]:
+        """Look at a request before it has been counted; what is returned is to be called when it is answered.
+
+        After `every` requests of the tally it calls `collect`.
+        """
+        mark = self.measure() if self.samples > 0 else None
+
+        def answered() -> None:
+            if mark is not None:
+                self.grown(mark)
+            if every is not None and tally.answered % every == 0:
+                collect()
+
+        return answered
+
     def measure(self) -> tuple[int, int] | None:
         """Look at memory before a request has been counted as begun; None where others are being answered.
 
