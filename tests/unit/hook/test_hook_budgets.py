@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from oomguard.hook.chores import Chores
-from oomguard.hook.limits.budgets import Budget, BudgetExceeded, Budgets
+from oomguard.hook.limits.budgets import Budget, BudgetExceeded, Budgets, Reservation
 from oomguard.hook.limits.chunks import read_chunks
 from oomguard.hook.parts import Core
 
@@ -72,6 +72,14 @@ def test_a_reservation_that_nobody_holds_any_more_counts_no_more(budgets: Budget
     budget.reserve(100)
     gc.collect()
     assert reserved(budget) == 0
+
+
+def test_a_reservation_that_was_never_finished_is_dropped_without_a_word(budgets: Budgets, capfd) -> None:
+    Reservation.__new__(Reservation)  # as one that a signal's handler interrupted
+    Reservation(60)
+    gc.collect()
+    assert capfd.readouterr().err == ""
+    assert reserved(budgets.get("weights", 100)) == 0
 
 
 def test_a_budget_that_runs_short_is_logged_once_per_level(budgets: Budgets, caplog) -> None:

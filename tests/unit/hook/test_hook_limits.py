@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
@@ -266,21 +266,81 @@ def test_a_slip_of_the_pen_is_told_at_once(limits: Limits, most: object) -> None
         limits.get("agents", most)  # type: ignore[arg-type]
 
 
-def test_a_task_that_waits_with_the_wrong_form_is_noted() -> None:
+def test_tasks_that_use_the_wrong_form_never_stop_their_loop() -> None:
     parent = core()
     limit = Limits(parent).get("agents", 1)
+    inside: list[int] = []
+
+    async def work() -> None:
+        with limit:
+            inside.append(limit.reading()["in_use"])
+            await asyncio.sleep(0.01)
+
+    async def main() -> None:
+        await asyncio.gather(work(), work(), work())
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert inside == [1, 2, 3]
+    assert counts(limit) == (0, 0, 2)
+    assert parent.warnings == [
+        "limit 'agents': a task would have to wait in `with` and was let in above the limit: use `async with`"
+    ]
+
+
+def test_one_let_in_above_the_limit_is_made_up_for_before_another_enters(limits: Limits) -> None:
+    limit = limits.get("agents", 1)
+    limit.__enter__()
 
     async def main() -> None:
         with limit:
+            waits = asyncio.create_task(wait())
+            await asyncio.sleep(0)
+            limit.__exit__(None, None, None)
+            await asyncio.sleep(0.05)
+            assert not waits.done()
+            assert counts(limit) == (1, 1, 2)
+        await asyncio.wait_for(waits, 30)
+
+    async def wait() -> None:
+        async with limit:
             pass
 
-    limit.__enter__()
-    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    asyncio.run(main())
+    assert counts(limit) == (0, 0, 2)
+
+
+def test_what_is_raised_while_it_enters_loses_no_slot(limits: Limits, monkeypatch) -> None:
+    limit = limits.get("agents", 1)
+    enter = Limit._enter
+
+    def interrupted(*arguments: object) -> bool:
+        enter(*arguments)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Limit, "_enter", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        limit.__enter__()
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(limit.__aenter__())
+    assert counts(limit) == (0, 0, 0)
+
+
+def test_a_generator_that_another_thread_closes_gives_its_slot_back(limits: Limits) -> None:
+    limit = limits.get("agents", 1)
+
+    def generate() -> Iterator[int]:
+        with limit:
+            yield 1
+
+    generator = generate()
+    next(generator)
+    thread = threading.Thread(target=generator.close)
     thread.start()
-    until(lambda: counts(limit)[1] == 1)
-    limit.__exit__(None, None, None)
     thread.join(30)
-    assert parent.warnings == ["limit 'agents': a task waited with `with`; `async with` leaves the loop free"]
+    assert counts(limit) == (0, 0, 0)
 
 
 def test_a_forked_child_begins_with_nothing_in_use(limits: Limits) -> None:
@@ -305,6 +365,34 @@ def test_a_forked_child_begins_with_nothing_in_use(limits: Limits) -> None:
     assert os.waitpid(pid, 0)[1] == 0
     leave.set()
     thread.join()
+
+
+def test_leaving_what_a_parent_entered_lets_nobody_in(limits: Limits) -> None:
+    limit = limits.get("agents", 1)
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with limit:
+            entered.set()
+            leave.wait(60)
+
+    with limit:
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(30)
+            limits.forked()
+            with limit:  # for the thread that forked, too, there is a slot
+                pass
+            thread = threading.Thread(target=hold)
+            thread.start()
+            entered.wait(30)
+    if pid == 0:
+        still = counts(limit)
+        leave.set()
+        thread.join(30)
+        os._exit(0 if (still, counts(limit)) == ((1, 0, 0), (0, 0, 0)) else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert counts(limit) == (0, 0, 0)
 
 
 GREENLETS = """

@@ -6,6 +6,7 @@ longest by whoever gives it back: it is never free in between for one that came 
 
 from __future__ import annotations
 
+import _thread
 import sys
 from collections import OrderedDict
 
@@ -23,6 +24,9 @@ VARIABLE = "MAX_CONCURRENT_AGENTS"
 class Limit:
     """One limit, used by ``with`` and ``async with``; a nested use by the same task takes a second slot.
 
+    A task uses ``async with``. With a plain ``with`` it could only wait by stopping its loop, and whoever has the slot
+    may be a task of the same loop: so it is let in above the limit, counted as one that waited, with a warning.
+
     Made by `Limits.get`. `most` is None where nobody has said how many: then all are let in, and counted.
     """
 
@@ -33,20 +37,21 @@ class Limit:
         self._in_use = 0
         self._waited = 0
         self._queue: OrderedDict[Waiter, None] = OrderedDict()
+        self._held: dict[int, int] = {}
+        """Slots in use, by the thread or greenlet that took them."""
+        self._inherited: dict[int, int] = {}
+        """In a forked child those that were taken before: whoever leaves them gives nothing back here."""
         # A signal handler may leave or enter in any line.
         self._lock = unpatched.allocate_rlock()
 
     def __enter__(self) -> Limit:  # noqa: PYI034 (typing.Self needs Python 3.11)
-        if self._enter():
-            return self
-        if _in_a_task():
-            self._core.warn(
-                f"limit {self.name!r}: a task waited with `with`; `async with` leaves the loop free"
-            )
         waiter = ThreadWaiter()
         try:
             if not self._enter(waiter):
-                waiter.wait()
+                if _in_a_task():
+                    self._let_in(waiter)
+                else:
+                    waiter.wait()
         except BaseException:  # KeyboardInterrupt, GreenletExit, what a signal's handler raises
             self._give_up(waiter)
             raise
@@ -56,8 +61,6 @@ class Limit:
         self._leave()
 
     async def __aenter__(self) -> Limit:  # noqa: PYI034 (as above)
-        if self._enter():
-            return self
         waiter = TaskWaiter()
         try:
             if not self._enter(waiter):
@@ -89,27 +92,48 @@ class Limit:
     def forked(self) -> None:
         """Begin anew in a forked child: nothing in use, nobody waits."""
         self._lock = unpatched.allocate_rlock()
+        for thread, count in self._held.items():
+            self._inherited[thread] = self._inherited.get(thread, 0) + count
+        self._held = {}
         self._in_use = self._waited = 0
         self._queue = OrderedDict()
 
     # -- slots
 
-    def _enter(self, waiter: Waiter | None = None) -> bool:
+    def _enter(self, waiter: Waiter) -> bool:
         """Take a slot if one is free; else let `waiter` stand in the queue."""
         with self._lock:
             if self._free():  # then nobody waits: a slot that gets free is handed on at once
-                self._in_use += 1
-                if waiter is not None:
-                    waiter.granted = True
+                self._grant(waiter)
                 return True
-            if waiter is not None:
-                self._queue[waiter] = None
-                self._waited += 1
+            self._queue[waiter] = None
+            self._waited += 1
             return False
 
-    def _leave(self) -> None:
+    def _let_in(self, waiter: Waiter) -> None:
+        """Grant a slot that there is not, to one who must not wait."""
         with self._lock:
-            # In a child that was forked inside a `with` there may be nothing to give back.
+            if self._queue.pop(waiter, self) is None:  # else it was handed one just now
+                self._grant(waiter)
+        self._core.warn(
+            f"limit {self.name!r}: a task would have to wait in `with` and was let in above the limit: "
+            "use `async with`"
+        )
+
+    def _grant(self, waiter: Waiter) -> None:
+        self._held[waiter.by] = self._held.get(waiter.by, 0) + 1
+        self._in_use += 1
+        waiter.granted = True
+
+    def _leave(self) -> None:
+        thread = _thread.get_ident()
+        with self._lock:
+            if not _take_off(self._held, thread):
+                if _take_off(self._inherited, thread):
+                    return
+                _take_off(
+                    self._held, next(iter(self._held), thread)
+                )  # a generator that another thread closes
             self._in_use = max(0, self._in_use - 1)
             self._hand_on()
 
@@ -127,8 +151,7 @@ class Limit:
         while self._queue and self._free():
             waiter, _ = self._queue.popitem(last=False)
             if waiter.wake():  # else its event loop is closed
-                self._in_use += 1
-                waiter.granted = True
+                self._grant(waiter)
 
 
 class Limits:
@@ -175,6 +198,14 @@ class Limits:
         said = f"{VARIABLE}={text[:20]!r} is no number above 0" if text else f"{VARIABLE} is not set"
         self._core.warn(f"limit {name!r}: no number was given and {said}: all are let in")
         return None
+
+
+def _take_off(counts: dict[int, int], thread: int) -> bool:
+    """Count one less for a thread; whether it had any."""
+    count = counts.pop(thread, 0)
+    if count > 1:
+        counts[thread] = count - 1
+    return count > 0
 
 
 def _in_a_task() -> bool:

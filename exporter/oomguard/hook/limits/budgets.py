@@ -38,10 +38,11 @@ class Reservation:
 
     __slots__ = ("_budget", "_life", "size")
 
-    def __init__(self, budget: Budget, size: int, life: int) -> None:
+    def __init__(self, size: int) -> None:
         self.size = size
-        self._budget: Budget | None = budget
-        self._life = life
+        self._life = 0
+        self._budget: Budget | None = None
+        """None: nothing is taken, or no more."""
 
     def release(self) -> None:
         """Give the bytes back; a second time does nothing."""
@@ -57,7 +58,8 @@ class Reservation:
 
     def __del__(self) -> None:
         # A budget that forgotten reservations have filled would refuse for good.
-        self.release()
+        if hasattr(self, "_budget"):  # else a signal's handler raised out of __init__
+            self.release()
 
 
 class Budget:
@@ -82,15 +84,17 @@ class Budget:
         number of bytes.
         """
         size = _checked(self.name, size)
+        taken = Reservation(size)
         with self._lock:
             left = max(0, self.limit - self._reserved)
             if size > left:
                 self._refused += 1
             else:
                 before = self._level()
+                taken._life = self._life  # noqa: SLF001 (two halves of one thing)
                 self._reserved += size
+                taken._budget = self  # noqa: SLF001 (at once, so that no signal's handler raises in between)
                 level = self._level()
-                taken = Reservation(self, size, self._life)
         if size > left:
             raise BudgetExceeded(
                 f"budget {self.name!r}: {format_size(size)} asked for, {format_size(left)} of "

@@ -6,6 +6,7 @@ for being woken from another thread. So a greenlet looks again and again, throug
 
 from __future__ import annotations
 
+import _thread
 import time
 
 from oomguard.hook import unpatched
@@ -17,9 +18,11 @@ _FIRST, _LONGEST = 0.001, 0.05
 class ThreadWaiter:
     """One thread or greenlet that waits; made by it, woken at most once, from anywhere."""
 
-    __slots__ = ("_lock", "_woken", "granted")
+    __slots__ = ("_lock", "_woken", "by", "granted")
 
     def __init__(self) -> None:
+        self.by = _thread.get_ident()
+        """The thread or, where gevent has patched, the greenlet."""
         self.granted = False
         """For the one who wakes: whether something was handed over that must not be lost."""
         self._woken = False
@@ -47,11 +50,12 @@ class ThreadWaiter:
 class TaskWaiter:
     """One asyncio task that waits; made by it, woken at most once, from any thread."""
 
-    __slots__ = ("_future", "_loop", "granted")
+    __slots__ = ("_future", "_loop", "by", "granted")
 
     def __init__(self) -> None:
         import asyncio  # noqa: PLC0415 (whoever runs a task has it)
 
+        self.by = _thread.get_ident()
         self.granted = False
         self._loop = asyncio.get_running_loop()
         self._future: asyncio.Future[None] = self._loop.create_future()
