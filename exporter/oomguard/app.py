@@ -26,7 +26,7 @@ from oomguard.alerting.reloading import Reloader
 from oomguard.attach import Follower
 from oomguard.broker.inbox import Inbox
 from oomguard.broker.restraint import Restraint
-from oomguard.collect import Collector, in_tree, process_tree, rss_reader
+from oomguard.collect import Collector, in_tree, lives, process_tree, rss_reader
 from oomguard.config import Settings
 from oomguard.control import ControlPipe
 from oomguard.counters import Counters
@@ -34,7 +34,7 @@ from oomguard.errors import ConfigError, Problem, UserError
 from oomguard.guardian import Guardian
 from oomguard.journal import Journal
 from oomguard.level import LevelReader
-from oomguard.log import LOGGER, fields
+from oomguard.log import LOGGER, fields, timestamp
 from oomguard.model import LimitOrigin, ProcessId
 from oomguard.recording import Recorder
 from oomguard.routes.deliver import Deliverer, Outcome
@@ -97,8 +97,9 @@ class Sidecar:
             send=self._send, changed=self._keeper.soon, write=self._store.live, clock=time.perf_counter,
         )  # fmt: skip
         self._guardian = Guardian(
-            self._state, self._reader, self._hooks, self._journal, self._counters, self._store, self._alerting
-        )
+            self._state, self._reader, self._hooks, self._journal, self._counters, self._store, self._alerting,
+            lives=lambda root: lives(proc, root), kills=self._collector.kills,
+        )  # fmt: skip
         self._reloader = Reloader(
             self._state, self._alerting, self._store, self._journal, self._worker, problems
         )
@@ -189,7 +190,9 @@ class Sidecar:
         lost = journal.lost()
         if lost is not None:
             journal.write("sidecar_lost", **lost)
-            LOGGER.warning("the sidecar before this one was killed, or its machine was", extra=fields(**lost))
+            LOGGER.warning(
+                "the sidecar before this one was killed, or its machine was", extra=fields(**_readable(lost))
+            )
         journal.write("sidecar_start", version=__version__, pid=os.getpid())
         LOGGER.info(
             "oomguard started",
@@ -343,6 +346,12 @@ class Sidecar:
                 state.gone = follower.ends_with_it
             if found is not None:
                 self.target_started(found)
+
+
+def _readable(lost: Mapping[str, object]) -> dict[str, object]:
+    """What is known of a lost sidecar, its time as log lines have theirs."""
+    seen = lost.get("last_seen")
+    return {**lost, "last_seen": timestamp(seen)} if isinstance(seen, int | float) else dict(lost)
 
 
 def _sync(descriptor: int) -> None:

@@ -27,7 +27,7 @@ from oomguard.model import (
 from oomguard.sources.cgroup import Cgroup
 from oomguard.sources.fast_rss import FastRss
 from oomguard.sources.machine import read_machine
-from oomguard.sources.procfs import read_process
+from oomguard.sources.procfs import read_process, read_stat
 from oomguard.sources.reading import Absent, read
 from oomguard.sources.tree import ProcessTree
 
@@ -108,6 +108,11 @@ class Collector:
         """The cgroup's counters once its process has gone: whether the kernel killed it."""
         return self._source.last_events() if self._source is not None else Reading(Status.ABSENT)
 
+    def kills(self) -> int | None:
+        """How often the kernel's OOM killer has struck in the target's cgroup; may be asked beside `collect`."""
+        events = self.last_events().value
+        return events.oom_kill if events is not None else None
+
     def _machine(self) -> Reading[MachineMemory]:
         if PORTABLE:
             from oomguard.sources.portable import read_machine as read_portable  # noqa: PLC0415 - psutil, macOS only
@@ -122,6 +127,19 @@ class Collector:
         if sample is None:
             raise Absent("the sidecar is not in this /proc")
         return sample
+
+
+def lives(proc: str, process: ProcessId) -> bool:
+    """Whether a process is still there and no zombie; what can't be read is taken for alive."""
+    if PORTABLE:
+        from oomguard.sources import portable  # noqa: PLC0415 - as above
+
+        return portable.process_id(process.pid) == process
+    try:
+        stat = read_stat(proc, process.pid)
+    except (OSError, ValueError):
+        return True
+    return stat is not None and stat.id == process and not stat.gone
 
 
 def in_tree(parent: Callable[[int], int | None], pid: int, root: int) -> bool:

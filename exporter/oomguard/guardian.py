@@ -23,7 +23,7 @@ from oomguard.export.series import fast_samples
 from oomguard.journal import Journal
 from oomguard.level import LevelReader
 from oomguard.log import LOGGER, fields
-from oomguard.model import HookReading, Level, Reading
+from oomguard.model import HookReading, Level, ProcessId, Reading
 from oomguard.recording import Recorder
 from oomguard.rules.engine import Lane
 from oomguard.sampler import FastLane, measure_fill_rate
@@ -66,8 +66,11 @@ class Guardian:
         store: Store,
         alerting: Alerting,
         *,
+        lives: Callable[[ProcessId], bool] = lambda _: True,
+        kills: Callable[[], int | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`lives`: whether a process is there and no zombie; `kills`: how often the kernel's OOM killer has struck."""
         self.recorder: Recorder | None = None
         """Where samples are recorded to, if anywhere."""
         self.lane = FastLane(self._tick, measure_fill_rate(), clock=clock)
@@ -78,6 +81,8 @@ class Guardian:
                 measure=self.measure,
                 workers=self.workers,
                 held=held,
+                root=self.root,
+                kills=kills,
                 journal=journal,
                 counters=counters,
                 describe=self.sizes,
@@ -93,6 +98,7 @@ class Guardian:
         self._hooks = hooks
         self._store = store
         self._alerting = alerting
+        self._lives = lives
         self._clock = clock
         self._configured: tuple[Settings, int, Thresholds] | None = None
         self._live_due = 0.0
@@ -107,7 +113,12 @@ class Guardian:
 
     def measure(self) -> Level | None:
         """Memory now, between ticks; None without a target or where it can't be read."""
-        return self._reader.read(self._clock()) if self._state.root is not None else None
+        return self._reader.read(self._clock()) if self.root() is not None else None
+
+    def root(self) -> ProcessId | None:
+        """The main process; None once it has gone, though nobody may have been told of it yet."""
+        root = self._state.root
+        return root if root is not None and self._lives(root) else None
 
     def hooks(self) -> Sequence[tuple[str, Hook]]:
         """The slot and the hook of every process of the target that has one."""

@@ -42,10 +42,15 @@ def fields(**values: object) -> dict[str, object]:
     return {"fields": {key: value for key, value in values.items() if value is not None}}
 
 
+def timestamp(seconds: float) -> str:
+    """A Unix time as every line begins with it: ``2026-01-31T12:00:00.500Z``."""
+    whole, milliseconds = divmod(int(seconds * 1000), 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{milliseconds:03d}Z"
+
+
 def _pairs(record: logging.LogRecord) -> dict[str, object]:
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
     pairs: dict[str, object] = {
-        "ts": f"{stamp}.{int(record.msecs):03d}Z",
+        "ts": timestamp(record.created),
         "level": record.levelname.lower(),
         "msg": record.getMessage(),
     }

@@ -385,6 +385,10 @@ class StepOutcome(enum.Enum):
     FAILED = "failed"
 
 
+_GAVE_NOTHING = (StepOutcome.INCONCLUSIVE, StepOutcome.SKIPPED, StepOutcome.FAILED)
+"""Whatever memory did meanwhile was not the step's doing, or nobody knows."""
+
+
 class SkipReason(enum.Enum):
     """Why a step was not taken."""
 
@@ -435,5 +439,7 @@ class StepReport:
 
     @property
     def freed(self) -> int:
-        """Bytes that came back to the system; 0 when it could not be measured."""
-        return max(0, self.used_before - self.used_after) if self.used_after is not None else 0
+        """Bytes that it gave back to the system; 0 when that could not be measured, and where no process took it."""
+        if self.used_after is None or self.outcome in _GAVE_NOTHING:
+            return 0
+        return max(0, self.used_before - self.used_after)

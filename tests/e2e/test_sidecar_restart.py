@@ -58,6 +58,9 @@ def test_the_target_lives_and_the_new_sidecar_goes_on_where_the_journal_ends() -
         (lost,) = running.journal("sidecar_lost")
         assert (lost["pid"], lost["limit"]) == (old, 192 << 20)
         assert lost["last_seen"] <= lost["time"]
+        (line,) = [line for line in running.log() if line["msg"].startswith("the sidecar before this one")]
+        assert line["last_seen"][:4] == line["ts"][:4]
+        assert line["last_seen"] <= line["ts"]
 
         running.order("cache 165")
         ends = running.until_journal("run_end", 2)

@@ -212,6 +212,7 @@ def test_an_answer_that_makes_no_sense_is_a_failure():
         (850, 860, Performed(done=1, retained=300 * MIB), StepOutcome.RETAINED),
         (850, 700, Performed(done=1, retained=300 * MIB), StepOutcome.EFFECTIVE),
         (850, 700, Performed(error="no answer"), StepOutcome.FAILED),
+        (850, None, Performed(error="no answer"), StepOutcome.FAILED),
         (850, 700, Performed(skip=SkipReason.NO_HOOK), StepOutcome.SKIPPED),
         (850, 700, Performed(done=1, error="worker-2: no answer"), StepOutcome.EFFECTIVE),
         (850, 870, Performed(done=1, growth=0.0), StepOutcome.EFFECTIVE),
@@ -223,4 +224,5 @@ def test_what_counts_is_what_was_measured(before, after, performed, outcome):
         "caches", level(before * MIB), None if after is None else level(after * MIB), performed, 0.1
     )
     assert report.outcome is outcome
-    assert report.freed == (max(0, before - after) * MIB if after is not None else 0)
+    gave = outcome in (StepOutcome.EFFECTIVE, StepOutcome.INEFFECTIVE, StepOutcome.RETAINED)
+    assert report.freed == (max(0, before - after) * MIB if gave else 0)

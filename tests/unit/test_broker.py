@@ -1,18 +1,20 @@
 """The broker on a real event loop, with steps that free what the test says from a memory of the test's."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
 
-from oomguard.actions.ladder import Ladder
+from oomguard.actions.ladder import LAST_BREATH, Ladder
 from oomguard.actions.step import Performed, Worker
 from oomguard.broker import Broker
 from oomguard.broker.restraint import FIRST_BACKOFF, RISE
 from oomguard.broker.wishes import Wish
 from oomguard.counters import Counters
 from oomguard.journal import Journal
-from oomguard.model import Level, LimitOrigin, RunOutcome, SkipReason, StepOutcome, UsedKind
+from oomguard.metrics import STEP_FREED
+from oomguard.model import Level, LimitOrigin, ProcessId, RunOutcome, SkipReason, StepOutcome, UsedKind
 from oomguard.sizes import Threshold
 from oomguard.sources.hooks import Hook
 from oomguard.thresholds import Thresholds
@@ -21,6 +23,7 @@ LIMIT = 1000 << 20
 GOAL = 700 << 20
 CRITICAL = 900 << 20
 MIB = 1 << 20
+ROOT = ProcessId(41, 1)
 LIMITS = Thresholds(800 * MIB, CRITICAL, GOAL)
 
 
@@ -32,6 +35,8 @@ class Memory:
     at: float = 100.0
     rate: float = 0.0
     readable: bool = True
+    root: ProcessId | None = ROOT
+    kills: int | None = 0
 
     def level(self):
         if not self.readable:
@@ -51,6 +56,7 @@ class FakeStep:
     skip: SkipReason | None = None
     taken: int = 0
     gate: asyncio.Event | None = None
+    then: Callable[[], Performed | None] = lambda: None
 
     def expected(self, situation):
         return self.takes
@@ -65,6 +71,8 @@ class FakeStep:
             return Performed(skip=self.skip)
         if self.frees:
             self.memory.used -= self.frees.pop(0)
+        if (performed := self.then()) is not None:
+            return performed
         return Performed(done=1, retained=self.retained)
 
 
@@ -87,6 +95,8 @@ class Box:
                 measure=self.memory.level,
                 workers=lambda: [worker] if workers else [],
                 held=held,
+                root=lambda: self.memory.root,
+                kills=lambda: self.memory.kills,
                 journal=self.journal,
                 counters=self.counters,
             )
@@ -392,6 +402,80 @@ async def test_memory_that_cant_be_read_ends_the_run(box):
     box.memory.readable = False
     await box.settle()
     assert box.broker.last[1] is RunOutcome.TARGET_GONE
+
+
+async def ended(box):
+    """A run for a person's goal; its steps' outcomes and bytes, its own outcome and bytes."""
+    box.broker.order("manual", ("caches", "gc", "trim"), GOAL, box.memory.level())
+    await box.settle()
+    (end,) = box.events("run_end")
+    steps = [(r["step"], r["outcome"], r["freed"]) for r in box.events("step_end")]
+    return steps, end["outcome"], end["freed"]
+
+
+def dies(box, *, told=True):
+    """What the kernel does to the main process: its memory falls, and nobody has to have told the sidecar."""
+
+    def die():
+        box.memory.used -= 400 * MIB
+        box.memory.kills += 1
+        if told:
+            box.memory.root = None
+        return Performed(error="main: hook of process 41 went away")
+
+    return die
+
+
+@on_loop
+async def test_a_target_that_is_killed_has_not_been_freed_of_anything(box):
+    box.caches.then = dies(box)
+    assert await ended(box) == ([("caches", "failed", 0)], "target_gone", 0)
+    freed = {s.labels: s.value for s in box.counters.samples() if s.metric is STEP_FREED}
+    assert set(freed.values()) == {0}
+    assert (box.broker.restraint.floor, box.gc.taken) == (None, 0)
+
+
+@on_loop
+async def test_a_target_that_dies_a_moment_after_its_hook_is_waited_for(box):
+    box.caches.then = dies(box, told=False)
+    asyncio.get_running_loop().call_later(LAST_BREATH / 3, setattr, box.memory, "root", None)
+    assert await ended(box) == ([("caches", "failed", 0)], "target_gone", 0)
+
+
+@on_loop
+async def test_the_memory_of_another_target_says_nothing_of_a_run(box):
+    def restarted():
+        box.memory.used -= 400 * MIB
+        box.memory.root = ProcessId(42, 2)
+
+    box.caches.then = restarted
+    assert await ended(box) == ([("caches", "inconclusive", 0)], "target_gone", 0)
+
+
+@on_loop
+async def test_what_falls_because_the_kernel_killed_a_worker_is_not_the_steps_doing(box):
+    def kill():
+        box.memory.used -= 50 * MIB
+        box.memory.kills += 1
+
+    box.caches.then = kill
+    box.gc.frees = [200 * MIB]
+    steps, outcome, freed = await ended(box)
+    assert steps == [("caches", "inconclusive", 0), ("gc", "effective", 200 * MIB)]
+    assert (outcome, freed) == ("goal_reached", 200 * MIB)
+    assert box.events("step_end")[0]["reason"] == "the kernel killed a process meanwhile"
+
+
+@on_loop
+async def test_a_step_that_no_process_did_frees_nothing_though_memory_fell(box):
+    def fail():
+        box.memory.used -= 50 * MIB
+        return Performed(error="main: no answer")
+
+    box.caches.then = fail
+    box.memory.kills = None  # this kernel does not say
+    steps, _, freed = await ended(box)
+    assert (steps[0], freed) == (("caches", "failed", 0), 0)
 
 
 @on_loop

@@ -104,7 +104,7 @@ class Rig:
         self.reader, self.hooks = Reader(), Hooks()
         clock = UnixClock(lambda: START + self.at, lambda: self.at)
         self.state = State("t", Settings(**settings), clock)
-        self.state.root = ProcessId(1, 1)
+        self.state.root = self.living = ProcessId(1, 1)
         self.journal = Journal(tmp_path / "j")
         store, counters = Store(), Counters("t")
         self.alerting = Alerting(
@@ -113,7 +113,7 @@ class Rig:
         )  # fmt: skip
         self.guardian = Guardian(
             self.state, self.reader, self.hooks, self.journal, counters, store, self.alerting,
-            clock=lambda: self.at,
+            lives=lambda root: root == self.living, clock=lambda: self.at,
         )  # fmt: skip
 
     def tick(self, used, at=1.0):
@@ -197,6 +197,14 @@ async def test_without_a_target_a_full_box_is_somebody_elses(rig, caplog):
     assert rig.tick(950) is None
     assert rig.state.level is None
     assert rig.events() == []
+
+
+@on_loop
+async def test_a_target_that_has_died_has_no_memory_that_a_run_could_measure(rig, caplog):
+    assert rig.guardian.measure() is not None
+    rig.living = None
+    assert rig.state.root is not None, "nobody has told of it yet"
+    assert rig.guardian.measure() is None
 
 
 @on_loop

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from oomguard import log
-from oomguard.log import LOGGER, fields, quoted
+from oomguard.log import LOGGER, fields, quoted, timestamp
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +32,10 @@ def unlogged():
 )
 def test_values_are_quoted_only_where_they_must_be(value, text):
     assert quoted(value) == text
+
+
+def test_a_time_reads_as_that_of_a_line():
+    assert timestamp(1795280947.5) == "2026-11-21T17:09:07.500Z"
 
 
 def test_logfmt_goes_to_stderr_and_never_to_stdout(capsys):

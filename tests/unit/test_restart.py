@@ -64,6 +64,13 @@ def test_a_run_that_a_dead_sidecar_left_open_is_ended_once_and_teaches_nothing(t
 def test_a_journal_whose_beginning_is_gone_has_no_open_run(tmp_path):
     journal = Journal(None)
     journal.write("run_end", run=3, **ENDED)
-    Broker((), ladder=lambda held: Ladder((), measure=lambda: None, workers=list, held=held, journal=journal,
-           counters=Counters("t")), journal=journal, counters=Counters("t"), past=tuple(journal.records))  # fmt: skip
+    counters = Counters("t")
+
+    def ladder(held):
+        return Ladder(
+            (), measure=lambda: None, workers=list, held=held, root=lambda: None, kills=lambda: None,
+            journal=journal, counters=counters,
+        )  # fmt: skip
+
+    Broker((), ladder=ladder, journal=journal, counters=counters, past=tuple(journal.records))
     assert [record["event"] for record in journal.records] == ["run_end"]

@@ -18,7 +18,7 @@ from oomguard.broker.wishes import Action, Wish
 from oomguard.counters import Counters
 from oomguard.journal import Journal
 from oomguard.metrics import STEPS
-from oomguard.model import Reading, SkipReason, Status
+from oomguard.model import ProcessId, Reading, SkipReason, Status
 
 NAMES = tuple(step.name for step in LADDER)
 
@@ -64,6 +64,7 @@ class Box:
         def ladder(held):
             return Ladder(
                 self.steps, measure=self.memory.level, workers=lambda: [worker], held=held,
+                root=lambda: ProcessId(41, 1), kills=lambda: None,
                 journal=self.journal, counters=self.counters,
             )  # fmt: skip
 

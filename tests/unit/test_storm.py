@@ -14,7 +14,7 @@ from oomguard.broker.requests import MOST_ALERTS, MalformedError, parse
 from oomguard.broker.wishes import LONGEST_NAME, Action
 from oomguard.counters import Counters
 from oomguard.journal import Journal
-from oomguard.model import Level, LimitOrigin, UsedKind
+from oomguard.model import Level, LimitOrigin, ProcessId, UsedKind
 from oomguard.thresholds import Thresholds
 
 LIMIT = 1000 << 20
@@ -32,7 +32,14 @@ def test_a_storm_of_long_names_leaves_short_records(tmp_path):
         broker = Broker(
             (),
             ladder=lambda held: Ladder(
-                (), measure=lambda: LEVEL, workers=list, held=held, journal=journal, counters=counters
+                (),
+                measure=lambda: LEVEL,
+                workers=list,
+                held=held,
+                root=lambda: ProcessId(41, 1),
+                kills=lambda: None,
+                journal=journal,
+                counters=counters,
             ),
             journal=journal,
             counters=counters,

@@ -18,12 +18,15 @@ from oomguard.counters import Counters
 from oomguard.journal import Journal
 from oomguard.log import LOGGER, fields
 from oomguard.metrics import STEP_FREED, STEP_SECONDS, STEP_STALL, STEPS
-from oomguard.model import Level, RunOutcome, SkipReason, StepOutcome, StepReport
+from oomguard.model import Level, ProcessId, RunOutcome, SkipReason, StepOutcome, StepReport
 from oomguard.sizes import megabytes
 
 SETTLE: Final = 0.02
 """Seconds after which memory is read a second time when a step seems to have given nothing: the kernel
 uncharges pages in batches."""
+LAST_BREATH: Final = 0.2
+"""Seconds for which it is watched, once the kernel has killed something, whether that was the main process: its
+connections are closed before it is a zombie."""
 MOST_NAMED: Final = 20
 """Alerts that a run is told to serve: a storm may bring a thousand, and every record of the run names them."""
 
@@ -87,11 +90,16 @@ class Ladder:
         measure: Callable[[], Level | None],
         workers: Callable[[], Sequence[Worker]],
         held: Callable[[Run, str, Level], SkipReason | None],
+        root: Callable[[], ProcessId | None],
+        kills: Callable[[], int | None],
         journal: Journal,
         counters: Counters,
         describe: Callable[[], Mapping[str, object]] = dict,
         dry_run: bool = False,
     ) -> None:
+        """`root` is the main process, None once it has gone; `kills` how often the kernel's OOM killer has struck, None
+        where it does not say.
+        """
         self.steps = tuple(steps)
         self._rank = {step.name: rank for rank, step in enumerate(self.steps)}
         self.dry_run = dry_run
@@ -99,6 +107,12 @@ class Ladder:
         self._measure = measure
         self._workers = workers
         self._held = held
+        self._root = root
+        self._kills = kills
+        self._guarded: ProcessId | None = None
+        """The main process for which the run began: what another one uses says nothing of it."""
+        self._struck: int | None = None
+        """The kernel's kills, as last looked at in this run."""
         self._journal = journal
         self._counters = counters
         self._describe = describe
@@ -106,8 +120,9 @@ class Ladder:
     async def climb(self, run: Run) -> tuple[RunOutcome, Level | None]:
         """Take steps until the goal; returns how it ended, and the level it ended at."""
         taken: set[str] = set()
+        self._guarded, self._struck = self._root(), self._kills()
         while True:
-            level = self._measure()
+            level = self._level()
             if level is None:
                 return RunOutcome.TARGET_GONE, None
             turn = self._next(run, taken, level.used)
@@ -144,7 +159,7 @@ class Ladder:
         name, restricted = split(turn)
         step = self.steps[self._rank[name]]
         goal = run.wanted[turn] or 0
-        situation = Situation(self._workers(), goal, level, self._measure, restricted)
+        situation = Situation(self._workers(), goal, level, self._level, restricted)
         skip = self._skip(step, turn, run, situation)
         self._journal.write(
             "step_start" if skip is None else "step_skipped",
@@ -162,14 +177,38 @@ class Ladder:
             except Exception as error:  # noqa: BLE001 - the next step must have its turn
                 LOGGER.exception("step failed", extra=fields(step=turn))
                 performed = Performed(error=f"{type(error).__name__}: {error}")
-            after = self._measure()
-            if after is not None and self._unsettled(performed, level, after):
+            seconds = time.perf_counter() - began
+            killed = self._killed()
+            if killed:
+                await self._bury()
+            after = self._level()
+            if after is not None and not killed and self._unsettled(performed, level, after):
                 await asyncio.sleep(SETTLE)
-                after = self._measure()
-            report = judge(turn, level, after, performed, time.perf_counter() - began)
+                after = self._level()
+                seconds = time.perf_counter() - began
+            report = judge(turn, level, after, performed, seconds, killed=killed)
             self._told(run, report, level.limit)
         self._count(report)
         return report
+
+    def _level(self) -> Level | None:
+        """Memory now; None where it can't be read, or the main process has gone that the run began for."""
+        return self._measure() if self._alive() else None
+
+    def _alive(self) -> bool:
+        return self._guarded is not None and self._root() == self._guarded
+
+    def _killed(self) -> bool:
+        """Whether the kernel has killed something since this was asked last."""
+        before, self._struck = self._struck, self._kills()
+        return before is not None and self._struck is not None and self._struck > before
+
+    async def _bury(self) -> None:
+        """Wait until the main process has gone, if it was the one that the kernel killed."""
+        for _ in range(round(LAST_BREATH / SETTLE)):
+            if not self._alive():
+                return
+            await asyncio.sleep(SETTLE)
 
     @staticmethod
     def _unsettled(performed: Performed, before: Level, after: Level) -> bool:
@@ -243,19 +282,30 @@ def _outcome(run: Run, used: int) -> RunOutcome:
     return RunOutcome.GOAL_REACHED if run.reports else RunOutcome.NOT_NEEDED
 
 
-def judge(name: str, before: Level, after: Level | None, performed: Performed, seconds: float) -> StepReport:
+def judge(
+    name: str,
+    before: Level,
+    after: Level | None,
+    performed: Performed,
+    seconds: float,
+    *,
+    killed: bool = False,
+) -> StepReport:
     """What a step came to, by measurement: an answer is not an effect.
 
-    Memory that rose meanwhile, or that can't be read, makes it inconclusive, which counts as a failure.
+    Memory that rose meanwhile, or that can't be read, makes it inconclusive, which counts as a failure. So does a
+    process that the kernel `killed` meanwhile: what fell then was not the step's doing.
     """
     freed = before.used - after.used if after is not None else 0
     least = noise(before.limit)
     if performed.skip is not None:
         outcome, reason = StepOutcome.SKIPPED, performed.skip.value
-    elif after is None:
-        outcome, reason = StepOutcome.INCONCLUSIVE, "memory can't be read"
     elif not performed.done:
         outcome, reason = StepOutcome.FAILED, performed.error
+    elif after is None:
+        outcome, reason = StepOutcome.INCONCLUSIVE, "memory can't be read"
+    elif killed:
+        outcome, reason = StepOutcome.INCONCLUSIVE, "the kernel killed a process meanwhile"
     elif performed.growth is not None:
         slower = slowed(before, performed.growth)
         outcome = StepOutcome.EFFECTIVE if slower else StepOutcome.INEFFECTIVE
