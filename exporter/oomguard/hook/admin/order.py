@@ -10,9 +10,8 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from oomguard.hook.admin.size import Goal, parse_goal
 
@@ -69,8 +68,7 @@ _DECLINED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """Steps and where they may stop; without steps nothing is to be done."""
 
     steps: frozenset[str]

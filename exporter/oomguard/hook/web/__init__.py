@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from oomguard.hook.admin.endpoint import PATHS, Answer, Endpoint
 from oomguard.hook.parts import Core
@@ -24,8 +24,7 @@ BODY = "the service is short of memory, try again later\n"
 _FULL = "too many streams are open, try again later\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(NamedTuple):
     """What one mount needs, as `Web.parts` makes it."""
 
     endpoint: Endpoint
