@@ -78,6 +78,26 @@ def test_a_few_requests_are_measured_between_two_readings(web: Web) -> None:
     assert web.requests.reading()["total"] == 100
 
 
+def test_a_service_that_never_answers_one_alone_is_left_in_peace_after_a_hundred(web: Web) -> None:
+    looked: list[int] = []
+    web.requests.sampled = lambda: looked.append(1)
+    parts = web.parts(make_endpoint({}))
+    mounted = asgi.mount(nothing, parts)
+    parts.requests.tally().begun = 1  # one that takes for ever
+    growth(web.requests)
+    assert parts.gate.up
+
+    async def main() -> None:
+        for _ in range(150):
+            await mounted(dict(SCOPE), nothing, nothing)
+
+    asyncio.run(main())
+    assert len(looked) == 100
+    assert not parts.gate.up, "requests cost one look at an attribute again"
+    assert sum(growth(web.requests)) == 0
+    assert parts.gate.up, "the next reading asks anew"
+
+
 def test_a_request_that_raises_is_over(web: Web) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise KeyError

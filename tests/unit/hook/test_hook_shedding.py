@@ -8,6 +8,7 @@ import pytest
 from tests.support.web_parts import make_core, make_endpoint, make_web
 
 from oomguard.hook.admin.level import Level, Origin
+from oomguard.hook.web.gate import NEVER, Gate
 from oomguard.hook.web.shedding import LASTS, Shedding
 
 MIB = 1 << 20
@@ -112,6 +113,38 @@ def test_the_limit_of_the_environment_counts(world: World) -> None:
     shedding.above(0.9)
     world.used = 46 * MIB
     assert shedding.on()
+
+
+def test_the_gate_is_up_under_an_order_and_below_the_level_only_at_the_next_look(world: World) -> None:
+    gate = Gate()
+    shedding = Shedding(make_core({}), gate, look=world.look, clock=world.clock)
+    assert not gate.up
+    shedding.take(None, 1.0)
+    assert (gate.up, gate.due) == (True, 0.0)
+    shedding.take("off", 1.0)
+    assert (gate.up, gate.due) == (False, NEVER)
+    shedding.above(0.9)
+    assert gate.due == 0.0
+    assert not shedding.on()
+    assert world.now < gate.due <= world.now + 0.1
+    shedding.take(None, 1.0)
+    assert gate.due == 0.0, "an order does not wait for the next look"
+    shedding.take("off", 1.0)
+    world.used, world.now = 95 * MIB, world.now + 1
+    assert shedding.on()
+    assert gate.due == 0.0, "all are refused, not one in a tenth of a second"
+    shedding.forked()
+    assert gate.due == 0.0, "the child looks for itself"
+
+
+def test_the_gate_is_up_while_anybody_wants_to_see_requests() -> None:
+    gate = Gate()
+    gate.want("one", 5.0)
+    gate.want("other", 3.0)
+    gate.want("other", NEVER)
+    assert (gate.up, gate.due) == (True, 5.0)
+    gate.want("one", NEVER)
+    assert not gate.up
 
 
 @pytest.mark.parametrize("given", ["lots", 0, -1, "0%"])
