@@ -543,6 +543,19 @@ async def test_a_run_that_is_broken_off_is_journaled_as_interrupted(box):
     assert box.events("run_end")[0]["outcome"] == "interrupted"
 
 
+@on_loop
+async def test_a_sidecar_that_ends_with_its_target_has_the_run_say_why(box):
+    box.caches.gate = asyncio.Event()
+    box.caches.then = dies(box)
+    box.tick()
+    await asyncio.sleep(0)
+    box.memory.root = None  # its supervisor has told already
+    asyncio.get_running_loop().call_later(0.05, box.caches.gate.set)
+    await box.broker.close()
+    assert box.outcomes() == {"caches": "failed"}
+    assert box.broker.last[1] is RunOutcome.TARGET_GONE
+
+
 def test_a_new_sidecar_goes_on_where_the_journal_ends(tmp_path):
     async def first():
         box = Box(tmp_path)

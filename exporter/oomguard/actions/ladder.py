@@ -193,9 +193,10 @@ class Ladder:
 
     def _level(self) -> Level | None:
         """Memory now; None where it can't be read, or the main process has gone that the run began for."""
-        return self._measure() if self._alive() else None
+        return self._measure() if self.alive() else None
 
-    def _alive(self) -> bool:
+    def alive(self) -> bool:
+        """Whether the main process is there that the last run began for."""
         return self._guarded is not None and self._root() == self._guarded
 
     def _killed(self) -> bool:
@@ -206,7 +207,7 @@ class Ladder:
     async def _bury(self) -> None:
         """Wait until the main process has gone, if it was the one that the kernel killed."""
         for _ in range(round(LAST_BREATH / SETTLE)):
-            if not self._alive():
+            if not self.alive():
                 return
             await asyncio.sleep(SETTLE)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from oomguard.actions.ladder import MOST_NAMED, Ladder, Run
 from oomguard.actions.shed import OFF
@@ -25,6 +26,8 @@ from oomguard.model import Level, RunOutcome, SkipReason, StepOutcome
 from oomguard.sizes import megabytes
 from oomguard.thresholds import Thresholds
 
+LAST_WORDS: Final = 0.5
+"""Seconds in which a run notices that its target has gone: the connections of its hooks have ended."""
 _SHED = "shed"
 _TAKEN = (StepOutcome.EFFECTIVE, StepOutcome.INEFFECTIVE, StepOutcome.INCONCLUSIVE)
 
@@ -133,8 +136,10 @@ class Broker:
             await asyncio.shield(self._task)
 
     async def close(self) -> None:
-        """End the run under way, journaled as interrupted."""
+        """End the run under way, journaled as interrupted; one whose target has gone ends by itself."""
         if self._task is not None and not self._task.done():
+            if not self._ladder.alive():
+                await asyncio.wait({self._task}, timeout=LAST_WORDS)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
