@@ -60,12 +60,15 @@ class Core:
         chores: Chores,
         work: Lock,
         release: Callable[[], Released],
+        retained: Callable[[], int | None] = lambda: None,
     ) -> None:
         self.environ = environ
         self.chores = chores
         self.work = work
         self.release = release
         """Collect garbage, unless that would harm (a shared heap, long pauses), and trim; with `work` held."""
+        self.retained = retained
+        """Bytes that a trim would give back now; None where malloc does not tell. With `work` held."""
         self.warnings: list[str] = []
 
     def warn(self, text: str) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import types
 import weakref
 from pathlib import Path
@@ -251,6 +252,8 @@ def test_a_failed_load_is_told_to_all_who_waited_and_not_tried_again_at_once(mod
     assert len(loads) == 1
     assert {type(error) for error in errors} <= {FileNotFoundError, ModelUnavailable}
     assert FileNotFoundError in {type(error) for error in errors}
+    assert len(set(map(id, errors))) == 10
+    assert max(len(list(traceback.walk_tb(error.__traceback__))) for error in errors) < 8
     with pytest.raises(
         ModelUnavailable, match=r"'m' failed to load and is tried again in .* s; .*weights.bin"
     ):
@@ -258,6 +261,38 @@ def test_a_failed_load_is_told_to_all_who_waited_and_not_tried_again_at_once(mod
     assert len(loads) == 1
     assert model.state == "failed"
     assert reading(models)["failures"] == 1
+
+
+class RefusedError(Exception):
+    def __init__(self, code):
+        super().__init__(f"refused with {code}")
+        self.code = code
+
+
+class PickyError(Exception):
+    def __init__(self, *, code):
+        super().__init__()
+        self.code = code
+
+
+@pytest.mark.parametrize("kind", [RefusedError, PickyError])
+def test_tasks_that_wait_for_a_failed_load_get_what_it_raised_word_for_word(models, kind):
+    def load():
+        raise kind(code=5) from KeyError("why")
+
+    model = models.register("m", load)
+
+    async def use():
+        async with model:
+            pytest.fail("there is no model")
+
+    async def main():
+        return await asyncio.gather(*(use() for _ in range(30)), return_exceptions=True)
+
+    errors = asyncio.run(main())
+    assert {(type(error), error.code, str(error)) for error in errors} == {(kind, 5, str(kind(code=5)))}
+    assert {repr(error.__cause__) for error in errors} == {"KeyError('why')"}
+    assert max(len(list(traceback.walk_tb(error.__traceback__))) for error in errors) < 8
 
 
 def test_the_pause_after_a_failure_doubles_up_to_a_minute_and_ends_with_a_success(models, monkeypatch):
@@ -484,13 +519,76 @@ def test_the_memory_of_an_unloaded_model_really_comes_back_and_is_reported(model
     assert reading(models)["bytes"] is None
 
 
-def test_a_model_that_somebody_else_holds_is_named(models, core):
-    model = models.register("m", Weights, min_residency=0)
+FRAGMENTS = """
+import gc
+from oomguard.hook import parts, unpatched
+from oomguard.hook.allocator import Allocator
+from oomguard.hook.chores import Chores
+from oomguard.hook.models.registry import Models
+from oomguard.hook.statm import Statm
+
+statm = Statm()
+statm.open()
+allocator = Allocator(statm)
+assert allocator.trims
+
+def release():
+    before = parts.resident()
+    gc.collect()
+    allocator.trim()
+    return parts.Released(0, before - parts.resident(), 0.0, trims=True)
+
+def retained():
+    return allocator.reading()["retained"]
+
+core = parts.Core({}, Chores(int, int), unpatched.allocate_rlock(), release, retained)
+allocator.reading()
+models = Models(core)
+made = {"mapped": lambda: bytearray(20 << 20), "small": lambda: [bytes(1000) for _ in range(20_000)]}
+for name, load in made.items():
+    with models.register(name, load, min_residency=0):
+        pass
+    others = {number: bytes(1000) for number in range(100_000)}
+    kept = [bytes(1000) for _ in range(10)]
+    del others
+    print(models.take(name, 1.0)["details"]["returned"])
+"""
+
+
+def test_what_others_had_freed_is_not_told_as_returned():
+    for returned in run_script(FRAGMENTS).split():
+        assert 14 * MIB < int(returned) < 30 * MIB
+
+
+@pytest.mark.parametrize(
+    "load",
+    [Weights, lambda: bytearray(MIB), lambda: b"x" * MIB, lambda: {"weights": Weights()}, lambda: [[]]],
+)
+def test_a_model_that_somebody_else_holds_is_named(models, core, load):
+    model = models.register("m", load, min_residency=0)
     with model as kept:
         pass
     models.take(None, 1.0)
     assert any("'m' lived on after its unload" in warning for warning in core.warnings)
     del kept
+
+
+def cycle():
+    made = [bytes(100)]
+    made.append(made)
+    return made
+
+
+@pytest.mark.parametrize(
+    "load",
+    [Weights, lambda: bytearray(MIB), cycle, lambda: {"weights": Weights()}, lambda: None, int, str, tuple],
+)
+def test_a_model_that_nobody_else_holds_is_not(models, core, load):
+    model = models.register("m", load, min_residency=0)
+    with model:
+        pass
+    assert models.take(None, 1.0)["status"] == "done"
+    assert core.warnings == []
 
 
 def test_an_unload_waits_for_its_turn(models):
@@ -590,6 +688,35 @@ def test_a_name_that_is_taken_is_replaced_with_a_warning_unless_the_load_is_the_
     assert second is not first
     assert core.warnings == ["model 'm' was registered again: the later one counts"]
     assert models.names() == ["m"]
+
+
+def test_what_a_later_registration_says_counts(models, core):
+    let_go = []
+    first = models.register("m", Weights, min_residency=30)
+    with first:
+        pass
+    again = models.register("m", Weights, idle_timeout=10, min_residency=0, unload=let_go.append)
+    assert again is first
+    assert core.warnings == [
+        "model 'm' was registered again with another idle_timeout, min_residency, unload: the later one counts"
+    ]
+    core.chores.run(time.monotonic() + 100)
+    assert first.state == "unloaded"
+    assert [type(value) for value in let_go] == [Weights]
+    models.register("m", Weights, enabled=False, fallback=int)
+    with first as value:
+        assert value == 0
+
+
+def test_a_method_that_is_registered_again_is_the_same_model(models, core):
+    class Service:
+        def load(self):
+            return 5
+
+    service = Service()
+    first = models.register("m", service.load)
+    assert models.register("m", service.load) is first
+    assert core.warnings == []
 
 
 def test_a_replaced_model_is_still_unloaded_when_idle(models, core):

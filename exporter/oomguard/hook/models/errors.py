@@ -10,7 +10,11 @@
 
 from __future__ import annotations
 
-__all__ = ["ModelProcessDied", "ModelUnavailable", "text_of"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["ModelProcessDied", "ModelUnavailable", "copy_of", "text_of"]
 
 
 class ModelUnavailable(RuntimeError):  # noqa: N818 (a state of affairs; Unavailable is what people look for)
@@ -31,6 +35,26 @@ class ModelProcessDied(OSError):  # noqa: N818 (as above)
 
     def __reduce__(self) -> tuple[type[ModelProcessDied], tuple[str, str]]:
         return type(self), (self.name, self.reason)
+
+
+def copy_of(error: BaseException, at: TracebackType | None) -> BaseException:
+    """An exception like that one, raised at `at`, for one of many who get it: each raising adds to its traceback.
+
+    The same one, with its traceback cut back, where its class can't be copied.
+    """
+    from copy import copy  # noqa: PLC0415 (only when something was raised)
+
+    try:
+        made = copy(error)
+        if type(made) is not type(error):
+            made = error
+    except Exception:  # noqa: BLE001 (the application's own class)
+        made = error
+    if made is not error:
+        made.args = error.args  # its class may make them of what it was called with
+        made.__cause__, made.__context__ = error.__cause__, error.__context__
+        made.__suppress_context__ = error.__suppress_context__
+    return made.with_traceback(at)
 
 
 def text_of(error: BaseException) -> str:

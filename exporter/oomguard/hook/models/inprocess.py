@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-import weakref
 
+from oomguard.hook.models.afterlife import watch
 from oomguard.hook.models.errors import text_of
 from oomguard.hook.parts import resident
 
@@ -31,7 +31,8 @@ class InProcess:
     ) -> None:
         self._name = name
         self._load = load
-        self._unload = unload
+        self.callback = unload
+        """What the application wants called before the model is dropped."""
         self._core = core
 
     def load(self) -> tuple[object, int | None]:
@@ -44,25 +45,29 @@ class InProcess:
     def unload(self, held: list[object]) -> int | None:
         """Empty `held`, the last reference of ours; the bytes by which resident memory fell.
 
-        In the hook's thread, with `work` held. What the callback raises becomes a warning.
+        What others had freed already, and the trim gave back with it, does not count. In the hook's thread, with
+        `work` held. What the callback raises becomes a warning.
         """
-        before = resident()
-        seen = _reference(held[0])
-        if self._unload is not None:
+        free, before = self._core.retained(), resident()
+        if self.callback is not None:
             try:
-                self._unload(held[0])
+                self.callback(held[0])
             except BaseException as error:  # noqa: BLE001 (SystemExit too: nothing may end the hook's thread)
                 self._core.warn(f"model {self._name!r}: unload raised {text_of(error)}")
+        lives_on = watch(held)
         held.clear()
-        self._core.release()
+        released = self._core.release()
         _empty_cuda()
-        if seen is not None and seen() is not None:
+        if lives_on():
             self._core.warn(
                 f"model {self._name!r} lived on after its unload: something else holds it, "
                 "use it only inside `with`"
             )
         after = resident()
-        return None if before is None or after is None else max(0, before - after)
+        if before is None or after is None:
+            return None
+        others = max(0, min(free or 0, released.returned or 0))
+        return max(0, before - others - after)
 
     def check(self) -> None:
         """Do nothing: here it always is where it was."""
@@ -73,13 +78,6 @@ class InProcess:
     def forked(self) -> bool:
         """In a forked child; whether a loaded model came along: the heap is shared."""
         return True
-
-
-def _reference(value: object) -> weakref.ref[object] | None:
-    try:
-        return weakref.ref(value)
-    except TypeError:
-        return None
 
 
 def _empty_cuda() -> None:

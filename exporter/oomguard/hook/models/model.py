@@ -13,7 +13,7 @@ import time
 from time import monotonic, perf_counter
 
 from oomguard.hook import unpatched
-from oomguard.hook.models.errors import ModelUnavailable, text_of
+from oomguard.hook.models.errors import ModelUnavailable, copy_of, text_of
 from oomguard.hook.models.turn import HANGS, Turn
 
 TYPE_CHECKING = False
@@ -59,7 +59,7 @@ class Model:
         self.idle_timeout = idle_timeout
         self.enabled = enabled
         self.min_residency = min_residency
-        self._fallback = fallback
+        self.fallback = fallback
         self._when_loaded = loaded
         self._warn = warn
         self._lock = unpatched.allocate_rlock()
@@ -176,9 +176,10 @@ class Model:
                 self._end(turn, UNLOADED)
 
     def _instead(self, error: BaseException) -> object:
-        if self._fallback is None:
+        fallback = self.fallback
+        if fallback is None:
             raise error
-        value = self._fallback()
+        value = fallback()
         thread = unpatched.get_ident()
         with self._lock:
             self._count(thread)  # so that leaving need not know what was entered
@@ -209,7 +210,7 @@ class Model:
 
     def _outcome(self, turn: Turn) -> BaseException | None:
         if turn.done:
-            return turn.error
+            return None if turn.error is None else copy_of(turn.error, turn.raised_at)
         return ModelUnavailable(
             f"model {self.name!r} is being unloaded since {HANGS:.0f} s: its unload hangs"
         )
@@ -228,6 +229,7 @@ class Model:
             value, gained = self.place.load()
         except Exception as error:  # noqa: BLE001 (the application's own: whoever waits gets it)
             self._failed(turn, error)
+            del turn  # as in __enter__
             return error
         except BaseException as error:
             if not aside:
@@ -279,7 +281,7 @@ class Model:
                 self._failures += 1
                 self._retry_at = monotonic() + self._backoff
                 self._backoff = min(self._backoff * 2, _LAST_BACKOFF)
-                turn.error = error
+                turn.error, turn.raised_at = error, error.__traceback__
             self._end(turn, FAILED)
         if first:  # since its last success: the texts may all differ
             self._warn(f"model {self.name!r} failed to load: {text}")

@@ -13,7 +13,7 @@ from oomguard.hook.parts import Stopwatch, answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import overload
 
     from oomguard.hook.models.isolated import Isolated
@@ -89,7 +89,8 @@ class Models:
         is called, in the hook's thread, before the value is dropped. `isolate`: run it in a process of its own,
         started anew for each load; `load` is sent there by its name.
 
-        A name that is taken is replaced (a warning), unless `load` is the same: then that model is returned.
+        A name that is taken is replaced (a warning), unless `load` and `isolate` are the same: then that model is
+        returned, and where the other arguments differ they count from now on (a warning).
         Raises TypeError or ValueError for what can only be a slip of the pen.
         """
         _check(name, load, idle_timeout, fallback, min_residency, unload, isolate=isolate)
@@ -106,7 +107,14 @@ class Models:
             )
         before = self._models.get(name)
         if before is not None:
-            if before.load is load:
+            if before.load == load and before.place.isolated == isolate:
+                options = {
+                    "idle_timeout": idle_timeout,
+                    "enabled": enabled,
+                    "fallback": fallback,
+                    "min_residency": min_residency,
+                }
+                self._renew(before, options, unload)
                 return before
             self._core.warn(f"model {name!r} was registered again: the later one counts")
             self._replaced.add(before)
@@ -125,6 +133,23 @@ class Models:
         if idle_timeout is not None:
             self._core.chores.add(self.idle)
         return model
+
+    def _renew(
+        self, model: Model, options: Mapping[str, object], unload: Callable[[object], object] | None
+    ) -> None:
+        """Take what a later registration of the same model says."""
+        changed = [what for what, value in options.items() if getattr(model, what) != value]
+        for what in changed:
+            setattr(model, what, options[what])
+        if isinstance(model.place, InProcess) and model.place.callback != unload:
+            changed.append("unload")
+            model.place.callback = unload
+        if "idle_timeout" in changed:
+            self._core.chores.add(self.idle)
+        if changed:
+            self._core.warn(
+                f"model {model.name!r} was registered again with another {', '.join(changed)}: the later one counts"
+            )
 
     def _isolated(self, name: str, load: Callable[[], object]) -> Isolated:
         from oomguard.hook.models.isolated import Isolated  # noqa: PLC0415 (pickle and mmap: only its users pay)

@@ -8,6 +8,7 @@ from time import monotonic
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import TracebackType
 
 _SHORTEST, _LONGEST = 0.001, 0.02
 """Seconds between two looks; a load takes seconds, so that the last look comes late by 1 % at most."""
@@ -18,7 +19,7 @@ HANGS = 10.0
 class Turn:
     """Only those who wait for it hold it for longer: its error would keep the frames of the load alive."""
 
-    __slots__ = ("begun", "by", "done", "error", "since", "unloads")
+    __slots__ = ("begun", "by", "done", "error", "raised_at", "since", "unloads")
 
     def __init__(self, *, unloads: bool) -> None:
         self.by = _thread.get_ident()  # of a greenlet, where gevent has patched
@@ -28,6 +29,8 @@ class Turn:
         """Whether somebody sees to it that it gets done."""
         self.done = False
         self.error: BaseException | None = None
+        self.raised_at: TracebackType | None = None
+        """Its traceback, as it was then."""
 
     def mine(self) -> bool:
         """Whether the caller's own thread, or greenlet, is to end it: it can't wait for itself."""
