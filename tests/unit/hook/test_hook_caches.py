@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from oomguard.hook import caches
@@ -140,3 +142,30 @@ def test_counters_begin_at_zero_in_a_forked_child() -> None:
     registry.forked()
     held, own = registry.reading()
     assert (held["expired"], own["evictions"]) == (0, 0)
+
+
+def test_a_size_that_fails_is_unknown_and_told_once(recwarn) -> None:
+    async def later() -> int:
+        return 5
+
+    registry = caches.Caches()
+    registry.register("later", nothing, later, later)  # type: ignore[arg-type]
+    registry.register("raises", nothing, iter([]).__next__, lambda: "many")  # type: ignore[arg-type, return-value]
+    registry.register("lies", nothing, lambda: -1, lambda: 3)
+    for _ in range(3):
+        assert [(one["bytes"], one["entries"]) for one in registry.reading()] == [
+            (None, None),
+            (None, None),
+            (None, 3),
+        ]
+    registry.clear(None)
+    asynchronous = "is asynchronous and was not run: the hook has no event loop, pass a plain function"
+    assert registry.warnings == [
+        f"cache 'later': size is unknown: TypeError: size {asynchronous}",
+        f"cache 'later': entries is unknown: TypeError: entries {asynchronous}",
+        "cache 'raises': size is unknown: StopIteration: ",
+        "cache 'raises': entries is unknown: TypeError: 'str' object cannot be interpreted as an integer",
+        "cache 'lies': size is unknown: what it says is no number of bytes",
+    ]
+    gc.collect()
+    assert list(recwarn) == []  # "coroutine ... was never awaited"

@@ -25,7 +25,7 @@ _TEXT = 200
 class Cache:
     """One registered cache; `lru` is set where it is one of the hook's own."""
 
-    __slots__ = ("clear", "entries", "expire", "expired", "lru", "name", "size")
+    __slots__ = ("_told", "_warn", "clear", "entries", "expire", "expired", "lru", "name", "size")
 
     def __init__(
         self,
@@ -35,6 +35,8 @@ class Cache:
         entries: Callable[[], int] | None,
         expire: Callable[[], object] | None = None,
         lru: Lru[object, object] | None = None,
+        *,
+        warn: Callable[[str], object],
     ) -> None:
         self.name = name
         self.clear = clear
@@ -44,6 +46,31 @@ class Cache:
         self.lru = lru
         self.expired: int | None = None
         """Entries that `expire` dropped so far; None until that could be known once."""
+        self._warn = warn
+        self._told: set[str] = set()
+        """Callbacks that were warned about: one that is asked every second may raise with another text each time."""
+
+    def ask(self, what: str) -> int | None:
+        """What `size` or `entries` says; None where there is none, it fails (a warning), or says what can't be."""
+        callback = self.size if what == "size" else self.entries
+        if callback is None:
+            return None
+        try:
+            value = operator.index(_call(callback, what))  # type: ignore[arg-type]  # it raises for what is no number
+        except BaseException as error:  # noqa: BLE001 (as in clear)
+            self._doubt(what, _text(error))
+            return None
+        if 0 <= value < _LARGEST:
+            return value
+        self._doubt(
+            what, "what it says is no number of bytes" if what == "size" else "what it says is no count"
+        )
+        return None
+
+    def _doubt(self, what: str, text: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            self._warn(f"cache {self.name!r}: {what} is unknown: {text}")
 
     def drop_expired(self) -> int | None:
         """Call `expire`: the entries it dropped, as it says itself or as `entries` tells; None if neither does.
@@ -52,10 +79,10 @@ class Cache:
         """
         if self.expire is None:
             return None
-        before = _ask(self.entries)
+        before = self.ask("entries")
         dropped = _count(_call(self.expire, "expire"))
         if dropped is None and before is not None:
-            after = _ask(self.entries)
+            after = self.ask("entries")
             dropped = None if after is None else max(0, before - after)
         if dropped is not None:
             self.expired = (self.expired or 0) + dropped
@@ -65,8 +92,8 @@ class Cache:
         """What the sidecar is told; `expired`, `evictions` and `max_bytes` only where they are known."""
         reading: dict[str, object] = {
             "name": self.name,
-            "bytes": _ask(self.size),
-            "entries": _ask(self.entries),
+            "bytes": self.ask("size"),
+            "entries": self.ask("entries"),
         }
         if self.expired is not None:
             reading["expired"] = self.expired
@@ -104,7 +131,7 @@ class Caches:
         for what, callback in (("clear", clear), ("size", size), ("entries", entries), ("expire", expire)):
             if not callable(callback) and (callback is not None or what == "clear"):
                 raise TypeError(f"cache {name!r}: {what} must be callable, not {type(callback).__name__}")
-        self._put(Cache(name, clear, size, entries, expire))
+        self._put(Cache(name, clear, size, entries, expire, warn=self._warn))
 
     def add(self, lru: Lru[Any, Any]) -> None:
         """Add one of the hook's own; under pressure it is emptied."""
@@ -114,7 +141,7 @@ class Caches:
             self._lrus = WeakValueDictionary()
         self._lrus[id(lru)] = lru
         lru.warn = self._warn
-        self._put(Cache(lru.name, lru.evict, lru.size, lru.__len__, lru=lru))
+        self._put(Cache(lru.name, lru.evict, lru.size, lru.__len__, lru=lru, warn=self._warn))
 
     def forked(self) -> None:
         """Begin anew in a forked child: counters at zero, locks that nobody holds."""
@@ -157,7 +184,7 @@ class Caches:
         for cache in list(self._caches.values()):
             if name is not None and cache.name != name:
                 continue
-            before = _ask(cache.size)
+            before = cache.ask("size")
             try:
                 dropped = cache.drop_expired()
                 if dropped is not None:
@@ -170,7 +197,7 @@ class Caches:
                 failed[cache.name] = _text(error)
                 continue
             cleared.append(cache.name)
-            after = _ask(cache.size)
+            after = cache.ask("size")
             if before is not None and after is not None:
                 freed = (freed or 0) + before - after
         details: dict[str, object] = {"cleared": cleared}
@@ -209,16 +236,6 @@ def _count(value: object) -> int | None:
     if type(value) is int and 0 <= value < _LARGEST:
         return value
     return None
-
-
-def _ask(callback: Callable[[], int] | None) -> int | None:
-    if callback is None:
-        return None
-    try:
-        value = operator.index(callback())
-    except BaseException:  # noqa: BLE001 (as in clear)
-        return None
-    return value if 0 <= value < _LARGEST else None
 
 
 def _text(error: BaseException) -> str:

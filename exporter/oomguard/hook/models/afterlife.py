@@ -19,8 +19,8 @@ def watch(held: list[object]) -> Callable[[], bool]:
     """Look at the one thing in a list, which is to be dropped; returns what tells, after a gc, whether it lives on.
 
     What allows no weak reference (a dict, a list, a tuple, bytes) is told by its references: there are none but the
-    list's. A container that has others may be part of a cycle; it is looked for among all objects (70 ms
-    for a million of them) and known again by what it refers to.
+    list's. A container that has others may be part of a cycle; it is looked for among all objects (70 ms for a
+    million of them) and known again by what it refers to.
     """
     try:
         seen = weakref.ref(held[0])

@@ -42,8 +42,9 @@ class _Noticed:
     def __init__(self, name: str) -> None:
         self.name = name
         self.made = 0
-        self.live: dict[int, ref[object]] = {}
-        """By the reference's id: a model need not be hashable. Its callback takes no lock, for it runs in a gc."""
+        self.live: dict[int, ref[object]] | None = {}
+        """By the reference's id: a model need not be hashable. Its callback takes no lock, for it runs in a gc.
+        None: it can't be known, since one was made that allows no weak reference."""
         self.bytes = 0
 
 
@@ -70,7 +71,12 @@ class Constructions:
     def reading(self) -> list[dict[str, object]]:
         """Take the `constructions` part of a reading: the classes of which any was made or lives."""
         return [
-            {"class": noticed.name, "made": noticed.made, "live": len(noticed.live), "bytes": noticed.bytes}
+            {
+                "class": noticed.name,
+                "made": noticed.made,
+                "live": None if noticed.live is None else len(noticed.live),
+                "bytes": noticed.bytes,
+            }
             for noticed in list(self._noticed.values())
             if noticed.made or noticed.live
         ]
@@ -129,11 +135,13 @@ class Constructions:
             if before is not None and after is not None:
                 noticed.bytes += max(0, after - before)
         live = noticed.live
+        if live is None:
+            return
         try:
             reference = ref(model, lambda gone: live.pop(id(gone), None))
             live[id(reference)] = reference
-        except TypeError:  # it allows none: how many live is not known
-            pass
+        except TypeError:
+            noticed.live = None
 
 
 class _Finder:
