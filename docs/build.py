@@ -102,7 +102,7 @@ def commands() -> Iterator[str]:
     yield ""
     yield (
         "Exit codes: 0; 2 for a mistake of the user's, told in one line; of `run` the target's own, 128+n where signal "
-        "n ended it; of `cleanup` 1 where the goal was not reached."
+        "n ended it; of `cleanup` 1 where the goal was not reached, or no process has what was named."
     )
     for name, text in cli.COMMANDS:
         yield from ("", f"## oomguard {name}", "", text[0].upper() + text[1:] + ".", "")

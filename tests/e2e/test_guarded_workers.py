@@ -68,7 +68,10 @@ def test_one_cache_is_cleared_by_its_name_in_every_worker(running: Running) -> N
     assert "caches:bulk freed" in done.stdout
     until_metric(running, 0, "oomguard_cache_bytes", cache="bulk")
     assert running.metric("oomguard_cache_bytes", cache="small") == 2 * MB
-    running.cleanup("--steps", "caches:large")
+    assert "cleared bulk in 2 processes" in done.stdout
+    unknown = running.cleanup("--steps", "caches:large")
+    assert unknown.returncode == 1
+    assert unknown.stderr.startswith("oomguard: no process has registered caches:large; ")
     assert (last_step(running)["step"], last_step(running)["reason"]) == (
         "caches:large",
         "nothing_registered",
@@ -81,6 +84,7 @@ def test_one_model_is_unloaded_by_its_name_and_gc_and_trim_follow(running: Runni
     until_metric(running, 2, "oomguard_model_state", model="jina", state="loaded")
     done = running.cleanup("--steps", "models:jina")
     assert "models:jina freed" in done.stdout, done.stdout
+    assert "unloaded jina in 2 processes" in done.stdout
     until_metric(running, 2, "oomguard_model_state", model="jina", state="unloaded")
     until_metric(running, 2, "oomguard_model_unloads_total", model="jina")
 
@@ -91,6 +95,10 @@ def test_every_worker_sheds_when_it_is_ordered_to(running: Running) -> None:
     for worker in ("worker-1", "worker-2"):
         until_metric(running, 1, "oomguard_shedding", process=worker)
     assert last_step(running)["outcome"] == "effective", "memory does not grow"
+    assert running.cleanup("--steps", "shed:off").returncode == 0
+    for worker in ("worker-1", "worker-2"):
+        until_metric(running, 0, "oomguard_shedding", process=worker)
+    assert running.journal("shed_end")
 
 
 def test_every_worker_with_streams_is_asked_where_no_goal_ends_it_before(running: Running) -> None:

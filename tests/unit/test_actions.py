@@ -173,6 +173,13 @@ def test_shedding_is_ordered_from_all_processes_and_judged_by_how_memory_grows_t
     assert [worker.hook.names for worker in box.situation.workers] == [[None], [None]]
 
 
+def test_the_end_of_shedding_waits_for_no_growth_and_counts_once_it_is_done():
+    box = Box(Hook(done()), name="off")
+    performed = box.take(Shed())
+    assert (performed.growth, box.situation.workers[0].hook.names) == (None, ["off"])
+    assert judge("shed:off", level(850), level(850), performed, 0.1).outcome is StepOutcome.EFFECTIVE
+
+
 def test_shedding_that_nobody_did_has_no_growth_to_show():
     performed = Box(Hook({"status": "unsupported", "reason": "nothing is mounted"})).take(Shed())
     assert (performed.growth, performed.skip) == (None, SkipReason.UNSUPPORTED)

@@ -8,6 +8,7 @@ import pytest
 
 from oomguard import cli
 from oomguard.cli import journal
+from oomguard.cli.answers import summary, unknown_name
 from oomguard.cli.client import running
 from oomguard.cli.options import number, settings_from
 from oomguard.config import SETTINGS
@@ -134,6 +135,17 @@ def test_the_file_of_the_working_directory_is_read(tmp_path, monkeypatch):
             "goal reached: freed 9.0 MiB (90.0 MiB -> 81.0 MiB)",
         ),
         ({"event": "run_end", "run": 3, "outcome": "interrupted"}, "interrupted: its sidecar died"),
+        (
+            {"event": "step_end", "step": "models", "outcome": "effective", "freed": 9 * MIB, "used_before": 90 * MIB,
+             "used_after": 81 * MIB, "seconds": 0.01, "reason": "worker-3: no answer", "hooks": {
+                 "worker-1": {"status": "done", "unloaded": {"jina-v3": 5, "bge": 1}, "busy": ["large"]},
+                 "worker-2": {"status": "done", "unloaded": ["jina-v3"], "busy": [], "young": ["new"]},
+                 "worker-3": {"status": "failed", "reason": "no answer"}}},
+            (
+                "models freed 9.0 MiB (90.0 MiB -> 81.0 MiB) in 10 ms: effective, unloaded jina-v3 in 2 processes, bge, "
+                "busy: large, loaded too lately: new (worker-3: no answer)"
+            ),
+        ),
         ({"event": "target_exit", "pid": 7, "code": 0, "time": 1}, "pid=7 code=0"),
         ({"event": "sidecar_start", "version": "1 beta", "pid": 7, "x": None, "y": ""}, 'version="1 beta" pid=7'),
         ({"event": "step_end", "step": "gc"}, "step=gc"),  # of another version: shown as it is
@@ -141,6 +153,43 @@ def test_the_file_of_the_working_directory_is_read(tmp_path, monkeypatch):
 )  # fmt: skip
 def test_what_a_record_says(record, text):
     assert journal.told(record) == text
+
+
+@pytest.mark.parametrize(
+    ("turn", "hooks", "text"),
+    [
+        ("streams", {"a": {"asked": 6, "closed": 5, "left": 1}, "b": {"closed": 3, "left": 0}}, "closed 8, 1 left"),
+        ("streams", {"a": {"asked": 0, "closed": 0, "left": 0}}, "closed 0"),
+        ("caches:bulk", {"a": {"cleared": ["bulk"], "expired": 1200}}, "cleared bulk, 1,200 entries had expired"),
+        ("caches", {"a": {"cleared": [f"c{n}" for n in range(7)]}}, "cleared c0, c1, c2, c3, c4, 2 more"),
+        ("caches", {"a": {"cleared": ["red\x1b[31m"]}}, "cleared red [31m"),
+        ("gc", {"a": {"collected": 12000}, "b": {"collected": 345}}, "12,345 objects"),
+        ("trim", {"a": {"returned": 5}}, ""),
+        ("gc", None, ""),
+        ("models", {"a": 3, "b": {"unloaded": 7, "busy": None}}, ""),  # of another version
+    ],
+)  # fmt: skip
+def test_what_hooks_did_is_told_in_a_few_words_summed_over_processes(turn, hooks, text):
+    assert summary(turn, hooks) == text
+
+
+@pytest.mark.parametrize(
+    ("step", "outcome", "hooks", "unknown"),
+    [
+        ("caches:nope", "skipped", {"a": {"status": "skipped", "reason": "nothing_registered", "missing": "nope"},
+                                    "b": {"status": "skipped", "reason": "nothing_registered"}}, True),
+        ("models:nope", "skipped", {"a": {"status": "unsupported", "reason": "this hook has no step"}}, True),
+        ("models:jina", "skipped", {"a": {"status": "skipped", "reason": "nothing_registered", "missing": "jina"},
+                                    "b": {"status": "skipped", "reason": "nothing_registered", "loaded": []}}, False),
+        ("models:jina", "skipped", {"a": {"status": "skipped", "reason": "busy", "busy": ["jina"]}}, False),
+        ("caches:bulk", "effective", {"a": {"status": "done", "cleared": ["bulk"]}}, False),
+        ("caches", "skipped", {"a": {"status": "skipped", "reason": "nothing_registered"}}, False),
+        ("caches:bulk", "skipped", {}, False),  # held back, or no hook was there to be asked
+    ],
+)  # fmt: skip
+def test_a_name_is_unknown_where_no_process_has_it(step, outcome, hooks, unknown):
+    record = {"event": "step_end", "step": step, "outcome": outcome, "hooks": hooks}
+    assert unknown_name(record) == (step.partition(":")[2] if unknown else "")
 
 
 def test_no_sidecar_here_is_a_users_error(monkeypatch):

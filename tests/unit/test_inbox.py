@@ -11,7 +11,7 @@ from tests.unit.test_broker import LIMITS, MIB, Box
 
 from oomguard.broker.inbox import Inbox, Outcome
 from oomguard.broker.requests import MalformedError, Order, Payload, parse
-from oomguard.broker.wishes import Action
+from oomguard.broker.wishes import Action, parse_steps
 from oomguard.errors import UserError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "alertmanager"
@@ -105,6 +105,18 @@ def test_whatever_json_comes_it_is_read_or_refused(told):
 def test_unknown_fields_are_accepted():
     told = parse(payload({**firing(), "mood": 1}, weather="fair"), Action.CLEANUP)
     assert isinstance(told, Payload)
+
+
+def test_a_person_may_let_requests_in_again_and_an_alert_may_not():
+    told = parse(b'{"steps": ["shed:off", "caches"]}', Action.CLEANUP)
+    assert isinstance(told, Order)
+    assert told.steps == ("caches", "shed:off")
+    with pytest.raises(
+        UserError, match="unknown step 'shed:on'; only caches:NAME, models:NAME, shed:off are"
+    ):
+        parse(b'{"steps": ["shed:on"]}', Action.CLEANUP)
+    with pytest.raises(UserError, match="unknown step 'shed:off'"):
+        parse_steps("shed:off")
 
 
 def test_an_unknown_step_is_told_with_those_there_are():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from oomguard.actions.shed import slowed
+from oomguard.actions.shed import ENDS, slowed
 from oomguard.actions.step import Performed, Situation, Step, Worker, noise, side_by_side, split, uncovered
 from oomguard.counters import Counters
 from oomguard.journal import Journal
@@ -307,6 +307,11 @@ def judge(
         outcome, reason = StepOutcome.INCONCLUSIVE, "memory can't be read"
     elif killed:
         outcome, reason = StepOutcome.INCONCLUSIVE, "the kernel killed a process meanwhile"
+    elif name == ENDS:
+        outcome, reason = (
+            StepOutcome.EFFECTIVE,
+            performed.error,
+        )  # requests are let in: there is nothing to measure
     elif performed.growth is not None:
         slower = slowed(before, performed.growth)
         outcome = StepOutcome.EFFECTIVE if slower else StepOutcome.INEFFECTIVE

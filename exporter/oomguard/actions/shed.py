@@ -1,4 +1,5 @@
 """Step ``shed``: turn new requests away (503 with Retry-After) while those under way are finished.
+``shed:off`` lets them in again.
 
 A process ends it by itself `HOLD` seconds after the last order, so that a sidecar that dies leaves no service shut.
 What it gives is not memory but that memory grows no further: growth is what it is judged by.
@@ -17,6 +18,7 @@ HOLD: Final = 30.0
 """Seconds for which a process sheds after an order (docs/hook-protocol.md)."""
 OFF: Final = "off"
 """Name that ends it."""
+ENDS: Final = f"shed:{OFF}"
 WATCHED: Final = 0.5
 """Seconds of growth that tell: requests under way go on filling memory for as long as they take."""
 
@@ -34,6 +36,8 @@ class Shed:
     async def perform(self, situation: Situation) -> Performed:
         """Order it, and see how memory grows from then on."""
         performed = await side_by_side(self.name, situation)
+        if situation.name == OFF:
+            return performed
         before = situation.measure()
         if not performed.done or before is None:
             return performed

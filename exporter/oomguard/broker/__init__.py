@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from oomguard.actions.ladder import MOST_NAMED, Ladder, Run
-from oomguard.actions.shed import OFF
+from oomguard.actions.shed import ENDS, OFF
 from oomguard.actions.step import Step, split
 from oomguard.broker.restraint import Restraint
 from oomguard.broker.shedding import Order, Shedding
@@ -191,6 +191,9 @@ class Broker:
                 self.restraint.step_ended(self._steps[split(report.step)[0]], report, level)
                 if report.step == _SHED and report.outcome in _TAKEN:
                     self.shedding.begun(level.at)
+                if report.step == ENDS and report.outcome in _TAKEN:
+                    self.shedding.ended()
+                    self._journal.write("shed_end", used=level.used)
             self.restraint.run_ended(run, outcome, level)
         used = level.used if level is not None else None
         self._counters.add(RUNS, outcome.value)

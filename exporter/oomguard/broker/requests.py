@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
+from oomguard.actions.shed import ENDS
 from oomguard.broker.wishes import CLEANUP_STEPS, UNLOAD_STEPS, Action, ordered
 from oomguard.errors import OomguardError, UserError
 from oomguard.model import Alert
@@ -66,7 +67,7 @@ def _order(told: dict[str, Any], default: Action) -> Order:
     except ValueError as error:
         raise UserError(f"goal: {error}") from None
     usual = UNLOAD_STEPS if default is Action.UNLOAD else CLEANUP_STEPS
-    named = ordered(steps) if steps else usual
+    named = ordered(steps, also=(ENDS,)) if steps else usual
     return Order(named, threshold, threshold is None and (bool(steps) or default is Action.UNLOAD))
 
 

@@ -54,6 +54,10 @@ class Shedding:
         """It was ordered."""
         self._ordered = now
 
+    def ended(self) -> None:
+        """A person has ended it; an alert that goes on asking begins it again."""
+        self._ordered, self._alerted = None, False
+
     def stand(self, now: float, *, own: bool) -> Order | None:
         """Take what this sidecar's alerts ask for at a tick; returns what is to be ordered."""
         self._own = own

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from typing import Any
 
+from oomguard.broker.wishes import CLEANUP_STEPS
+from oomguard.cli.answers import unknown_name
 from oomguard.cli.client import add_where, call, running
 from oomguard.cli.journal import told
 from oomguard.errors import UserError
@@ -16,20 +19,25 @@ PATIENCE = 60.0
 """Seconds for which the end of a run is waited for; most take less than one."""
 LOOK = 0.1
 """Seconds between two looks at the journal."""
+_REGISTERED = "oomguard status --hook PID tells what a process has"
+_STEPS = (
+    f"only these steps (default: {','.join(CLEANUP_STEPS)}); caches:NAME and models:NAME are one of them, "
+    "shed:off lets requests in again"
+)
 _GOOD = (RunOutcome.GOAL_REACHED.value, RunOutcome.NOT_NEEDED.value, RunOutcome.DONE.value)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of ``cleanup``."""
     add_where(parser)
-    parser.add_argument("--steps", metavar="A,B", help="only these steps (default: all there are)")
+    parser.add_argument("--steps", metavar="A,B", help=_STEPS)
     parser.add_argument(
         "--goal", help="stop there: a ratio, a percentage or a size (default: the goal in force)"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Order it, wait for its end and print its steps; 1 where the goal was not reached."""
+    """Order it, wait for its end and print its steps; 1 where the goal was not reached, or a name is not known."""
     url, token = running(options)
     body: dict[str, object] = {}
     if options.steps is not None:
@@ -46,6 +54,9 @@ def run(options: argparse.Namespace) -> int:
     for record in records:
         if record["event"] in ("step_end", "step_skipped", "run_end"):
             print(f"  {told(record)}")
+    if unknown := [record["step"] for record in records if unknown_name(record)]:
+        print(f"oomguard: no process has registered {', '.join(unknown)}; {_REGISTERED}", file=sys.stderr)
+        return 1
     return 0 if records[-1].get("outcome") in _GOOD else 1
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from oomguard.cli.answers import summary
 from oomguard.cli.client import add_where, call, running
 from oomguard.cli.options import number, printable
 from oomguard.errors import UserError
@@ -102,6 +103,8 @@ def _step_end(record: Mapping[str, Any]) -> str:
     )
     if record["outcome"] == StepOutcome.RETAINED.value:
         line += f", {format_size(record['retained'])} are free inside malloc"
+    if done := summary(record["step"], record.get("hooks")):
+        line += f", {done}"
     return line + (f" ({record['reason']})" if record.get("reason") else "")
 
 
