@@ -142,11 +142,12 @@ class SidecarView:
 
     def health(self) -> dict[str, Any]:
         """Body of /health."""
-        level = self._state.level
+        level, snapshot = self._state.level, self._state.snapshot
         return told.health(
             level,
             self._state.settings.thresholds(level.limit) if level is not None else {},
             self._state.target,
+            (snapshot.hooks.value or ()) if snapshot is not None else (),
         )
 
     def ready(self) -> str:

@@ -142,8 +142,8 @@ def test_the_file_of_the_working_directory_is_read(tmp_path, monkeypatch):
                  "worker-2": {"status": "done", "unloaded": ["jina-v3"], "busy": [], "young": ["new"]},
                  "worker-3": {"status": "failed", "reason": "no answer"}}},
             (
-                "models freed 9.0 MiB (90.0 MiB -> 81.0 MiB) in 10 ms: effective, unloaded jina-v3 in 2 processes, bge, "
-                "busy: large, loaded too lately: new (worker-3: no answer)"
+                "models freed 9.0 MiB (90.0 MiB -> 81.0 MiB) in 10 ms: effective, unloaded jina-v3 in 2 processes, "
+                "bge, busy: large, loaded too lately: new (worker-3: no answer)"
             ),
         ),
         ({"event": "target_exit", "pid": 7, "code": 0, "time": 1}, "pid=7 code=0"),

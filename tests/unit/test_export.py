@@ -226,8 +226,11 @@ def test_health_follows_the_thresholds():
         health(replace(LEVEL, used=used * MIB), thresholds, "svc")["status"] for used in (408, 409, 460)
     ]
     assert states == ["healthy", "degraded", "critical"]
-    assert health(None, {}, "svc") == {"status": "unknown", "target": "svc"}
+    assert health(None, {}, "svc") == {"status": "unknown", "target": "svc", "shedding": False}
     told = health(LEVEL, thresholds, "svc")
+    shut = replace(hook(), app=app_stats({"shed": {"on": True, "refused": 3}}))
+    assert health(LEVEL, thresholds, "svc", (hook(), shut))["shedding"]
+    assert not health(LEVEL, thresholds, "svc", (hook(),))["shedding"]
     assert (told["memory_mb"], told["memory_limit_mb"], told["memory_percent"]) == (208.0, 512.0, 40.6)
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
+from oomguard.cli import parts
 from oomguard.cli.client import add_where, call, running
 from oomguard.cli.options import number, printable
 from oomguard.errors import UserError
@@ -55,6 +56,7 @@ def _lines(url: str, status: dict[str, Any]) -> Iterator[str]:
     yield _memory(status)
     for hook in status.get("stalled", ()):
         yield f"stalled  {hook['process']} (process {hook['pid']}) has not answered for {hook['seconds']:.0f} s"
+    yield from parts.lines(status.get("hooks", []))
     yield from _alerts(status)
     yield from _cleanups(status)
     if status["advice"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any, Final
@@ -13,10 +13,16 @@ from oomguard.model import HookReading, Level, Process, Reading, Snapshot, Statu
 _MB: Final = 1 << 20
 
 
-def health(level: Level | None, thresholds: Mapping[str, int], target: str) -> dict[str, Any]:
-    """The body of ``/health``; MB are of 2^20 bytes. `status` is ``unknown`` where memory can't be read."""
+def health(
+    level: Level | None, thresholds: Mapping[str, int], target: str, hooks: Sequence[HookReading] = ()
+) -> dict[str, Any]:
+    """The body of ``/health``; MB are of 2^20 bytes. `status` is ``unknown`` where memory can't be read.
+
+    `shedding`: some process turns new requests away.
+    """
+    shedding = any(hook.app.shed is not None and hook.app.shed.on is True for hook in hooks)
     if level is None:
-        return {"status": "unknown", "target": target}
+        return {"status": "unknown", "target": target, "shedding": shedding}
     status = "healthy"
     if level.used >= thresholds["critical"]:
         status = "critical"
@@ -30,6 +36,7 @@ def health(level: Level | None, thresholds: Mapping[str, int], target: str) -> d
         "memory_limit_mb": round(level.limit / _MB, 1),
         "memory_available_mb": round(max(0, level.limit - level.used) / _MB, 1),
         "limit_origin": level.origin.value,
+        "shedding": shedding,
     }
 
 
