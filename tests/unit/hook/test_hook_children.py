@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import multiprocessing
 import os
 import pickle
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -88,6 +90,9 @@ class World:
     def reading(self) -> dict[str, object]:
         (reading,) = self.children.reading()
         return reading
+
+
+resets: list[object] = []
 
 
 @pytest.fixture
@@ -364,6 +369,121 @@ def test_a_reset_may_call_the_child_and_the_others_wait_for_it(world: World) -> 
     assert seen == [["LIST", "done"]] * 3
 
 
+def test_a_reset_with_a_parameter_gets_what_is_gone(world: World) -> None:
+    closed: list[tuple[subprocess.Popen[str], int | None]] = []
+
+    def reset(old: subprocess.Popen[str], cause: str = "") -> None:
+        assert cause == ""
+        closed.append((old, old.returncode))
+
+    tools = world.children.register("tools", world.start, reset)
+    for _ in range(3):
+        assert tools.call(world.say("one"), idempotent=True) == "ONE"
+        world.shoot()
+    tools.call(world.say("two"), idempotent=True)
+    assert closed == [(process, -signal.SIGKILL) for process in world.started[:3]]
+
+
+def test_a_task_that_resets_gets_what_is_gone(world: World) -> None:
+    closed: list[object] = []
+
+    async def reset(old: object) -> None:
+        await asyncio.sleep(0)
+        closed.append(old)
+
+    async def main() -> None:
+        tools = world.children.register("tools", world.start, reset)
+        await tools.call_async(world.say("one"))
+        world.shoot()
+        assert await tools.call_async(world.say("two"), idempotent=True) == "TWO"
+
+    asyncio.run(main())
+    assert closed == world.started[:1]
+
+
+@pytest.mark.parametrize(
+    "reset", [[].clear, {}.clear, lambda *old: resets.append(old), lambda old=5: resets.append(old)]
+)
+def test_a_reset_that_needs_nothing_gets_nothing(world: World, reset: Callable[[], object]) -> None:
+    resets.clear()
+    tools = world.children.register("tools", world.start, reset)
+    tools.call(world.say("one"))
+    world.shoot()
+    tools.call(world.say("two"), idempotent=True)
+    assert world.core.warnings == []
+    assert resets in ([], [()], [5])
+
+
+def test_what_a_dead_child_was_not_told_is_dropped_without_a_word(world: World, capfd) -> None:
+    def speak(process: subprocess.Popen[str]) -> None:
+        process.stdin.write("much\n")
+        process.stdin.flush()
+        raise EOFError
+
+    tools = world.tools()
+    tools.call(world.say("one"))
+    gone = world.started.pop()
+    gone.kill()
+    gone.wait()
+    gone.stdout.close()
+    seen = weakref.ref(gone)
+    gc.collect()
+    gc.disable()
+    try:
+        try:
+            tools.call(speak)
+        except ChildDied as error:
+            cause = type(error.__cause__)
+        assert cause is BrokenPipeError
+        assert gone.stdin.closed
+        del gone
+        assert seen() is None
+    finally:
+        gc.enable()
+    assert capfd.readouterr().err == ""
+
+
+def test_the_pipe_of_a_dead_child_holds_nobody_up(world: World) -> None:
+    """A process that the child has left behind holds the other end, and reads nothing."""
+    leaves = (
+        "import os, time\nif os.fork() == 0: time.sleep(60)\nprint(os.getpid(), flush=True)\ntime.sleep(60)"
+    )
+    behind: list[int] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            [sys.executable, "-S", "-c", leaves], stdin=pipe, stdout=pipe, start_new_session=True
+        )
+
+    def fill(process: subprocess.Popen[bytes]) -> None:
+        process.stdout.readline()
+        behind.append(process.pid)
+        os.set_blocking(process.stdin.fileno(), False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                process.stdin.write(b"x" * 5000)
+        os.set_blocking(process.stdin.fileno(), True)
+        raise EOFError
+
+    def call() -> None:
+        with contextlib.suppress(ChildDied):
+            tools.call(fill)
+
+    tools = world.children.register("tools", start)
+    try:
+        called = threading.Thread(target=call, daemon=True)
+        called.start()
+        called.join(30)
+        assert not called.is_alive()
+    finally:
+        for group in behind:
+            os.killpg(group, signal.SIGKILL)
+        process = tools._life.handle
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
 def test_a_child_that_dies_in_its_reset_is_started_by_the_next_call(world: World) -> None:
     def reset() -> None:
         if len(world.started) == 2:
@@ -625,6 +745,8 @@ def test_a_group_that_is_killed_as_a_whole_is_told_at_registration(world: World)
     [
         (("tools", 3), TypeError, "start must be callable, not int"),
         (("tools", os.getpid, 3), TypeError, "reset must be callable, not int"),
+        (("tools", os.getpid, os.replace), TypeError, "the old handle at most, and needs src, dst"),
+        (("tools", os.getpid, lambda *, old: old), TypeError, "the old handle at most, and needs old"),
         (("", os.getpid), ValueError, "1 to 100 characters"),
     ],
 )

@@ -16,6 +16,7 @@ from oomguard.hook import unpatched
 from oomguard.hook.children.broken import is_broken
 from oomguard.hook.children.effects import Call, Pause, Wait, drive, drive_async
 from oomguard.hook.children.lives import Life, kill
+from oomguard.hook.children.resets import wants_one
 from oomguard.hook.limits.waiting import TaskWaiter, ThreadWaiter
 from oomguard.hook.oomkills import OomKills
 from oomguard.hook.sizes import check_name
@@ -69,10 +70,11 @@ class Child(Generic[H]):
         self,
         name: str,
         start: Callable[[], Any],
-        reset: Callable[[], object] | None,
+        reset: Callable[..., object] | None,
         core: Core,
         kills: OomKills,
         *,
+        told: bool,
         pause: float,
         patience: float,
     ) -> None:
@@ -81,6 +83,8 @@ class Child(Generic[H]):
         self.reset = reset
         self._core = core
         self._kills = kills
+        self._told = told
+        """Whether `reset` wants the old handle."""
         self._pause = pause
         self._patience = patience
         self._inherited: list[Life] = []
@@ -90,9 +94,10 @@ class Child(Generic[H]):
         """Call `function` with what `start` returned, and return what it returns.
 
         The child is started by the first call. If the pipe breaks under a call (see `broken.py`), the child
-        is started again and `reset` is called; what `reset` raises becomes a warning. The call is then tried once
-        more, 1 s later, if it is `idempotent`; otherwise, or if that fails in the same way, ChildDied is raised. All
-        other errors of `function`, and those of the first start, are raised as they are.
+        is started again and `reset` is called, with the handle of the dead one if it has a parameter for it;
+        what `reset` raises becomes a warning. The call is then tried once more, 1 s later, if it is
+        `idempotent`; otherwise, or if that fails in the same way, ChildDied is raised. All other errors of
+        `function`, and those of the first start, are raised as they are.
 
         A handle with a `pid` and a `kill` (subprocess.Popen) that still runs although its pipe is broken is killed:
         nobody can speak to it any more.
@@ -139,6 +144,8 @@ class Child(Generic[H]):
         self._lock = unpatched.allocate_rlock()
         self._life: Life | None = None
         self._flight: _Flight | None = None
+        self._gone: Life | None = None
+        """The last one that was buried, until `reset` has been told."""
         self._starts = 0
         self._exits = dict.fromkeys(REASONS, 0)
 
@@ -194,6 +201,8 @@ class Child(Generic[H]):
             if self._life is life:
                 self._life = None
             first, life.buried = not life.buried, True
+            if first:
+                self._gone = life
         if first:
             kill(life.handle)
         why = "was killed by the kernel's OOM killer" if reason == "oom_kill" else "is gone, nobody knows why"
@@ -253,8 +262,10 @@ class Child(Generic[H]):
             handle, failure = yield Call(f"child {self.name!r}: start", self.start, abandoned=kill)
             if failure is None:
                 flight.life = Life(handle, kills)
+                old, self._gone = self._gone, None
                 if self._starts and self.reset is not None:
-                    _, failed = yield Call(f"child {self.name!r}: reset", self.reset, abandoned=str)
+                    handles = (old.handle,) if self._told and old is not None else ()
+                    _, failed = yield Call(f"child {self.name!r}: reset", self.reset, *handles, abandoned=str)
                     if isinstance(failed, Exception):
                         self._core.warn(f"child {self.name!r}: reset failed: {_text(failed)}")
                     else:
@@ -294,9 +305,15 @@ class Children:
         """More of the same kind, for the reading: the processes of isolated models."""
 
     def register(
-        self, name: str, start: Callable[[], H | Awaitable[H]], reset: Callable[[], object] | None = None
+        self,
+        name: str,
+        start: Callable[[], H | Awaitable[H]],
+        reset: Callable[[], object] | Callable[[H], object] | None = None,
     ) -> Child[H]:
         """A child of this name, which its first call starts; the one that there is where the callbacks are the same.
+
+        A `reset` with one parameter that has no default is called with what `start` had returned for the child that is
+        gone, so that it can close what belongs to it. It has been killed by then, if it was a process.
 
         Another one under a name that is taken counts from now on, with a warning. Raises TypeError or ValueError for
         a name that can't be one or a callback that can't be called.
@@ -318,7 +335,14 @@ class Children:
                 "this process with the child: no call will learn of it"
             )
         child: Child[H] = Child(
-            name, start, reset, self._core, self._kills, pause=self._pause, patience=self._patience
+            name,
+            start,
+            reset,
+            self._core,
+            self._kills,
+            told=reset is not None and wants_one(name, reset),
+            pause=self._pause,
+            patience=self._patience,
         )
         self._children[name] = child
         return child

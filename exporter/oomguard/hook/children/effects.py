@@ -122,6 +122,7 @@ class Wait:
 def drive(course: Course) -> Any:
     """Do all of it in this thread."""
     outcome: Outcome = (None, None)
+    effect: Call | Pause | Wait | None = None
     try:
         effect = next(course)
         while True:
@@ -132,12 +133,16 @@ def drive(course: Course) -> Any:
             effect = course.send(outcome)
     except StopIteration as end:
         outcome = end.value
-    return _settle(outcome)
+    try:
+        return _settle(outcome)
+    finally:
+        del outcome, effect  # as in _settle
 
 
 async def drive_async(course: Course) -> Any:
     """Do all of it in this task."""
     outcome: Outcome = (None, None)
+    effect: Call | Pause | Wait | None = None
     try:
         effect = next(course)
         while True:
@@ -148,7 +153,10 @@ async def drive_async(course: Course) -> Any:
             effect = course.send(outcome)
     except StopIteration as end:
         outcome = end.value
-    return _settle(outcome)
+    try:
+        return _settle(outcome)
+    finally:
+        del outcome, effect  # as in _settle
 
 
 def _settle(outcome: Outcome) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from time import monotonic
 
@@ -29,6 +30,12 @@ class Life:
         """Whether nobody will be given it any more."""
         self._started = None if self.pid is None else _start_time(self.pid)
         self._older = self._seen = (monotonic(), kills)
+
+    def __del__(self) -> None:
+        # The last call that used it has ended. What could not be written any more would be tried once more by the
+        # pipe's own finalizer, which prints the failure from Python 3.13 on.
+        if getattr(self, "buried", False):
+            _drop_unwritten(self.handle)
 
     def answered(self, kills: int | None) -> None:
         """It has done something since the counter stood there."""
@@ -63,6 +70,18 @@ def _try(handle: object, name: str) -> None:
         result = method() if callable(method) else None
         if hasattr(type(result), "__await__"):
             result.close()  # type: ignore[union-attr]  # else Python warns that it was never awaited
+
+
+def _drop_unwritten(handle: object) -> None:
+    """Close the pipe to a dead child (subprocess.Popen), whatever is left in its buffer; never waits."""
+    try:
+        pipe: Any = getattr(handle, "stdin", None)
+        os.set_blocking(
+            pipe.fileno(), False
+        )  # a process that the child has left behind may hold the other end
+        pipe.close()
+    except Exception:  # noqa: BLE001, S110 (that it is broken is known; or asyncio's, which has no number)
+        pass
 
 
 def _pid(handle: object) -> int | None:
