@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.client import read_json
 from tests.support.command import Running
 from tests.support.guarded import workload
 from tests.support.supervised import wait_for
@@ -95,6 +96,10 @@ def test_every_worker_sheds_when_it_is_ordered_to(running: Running) -> None:
     for worker in ("worker-1", "worker-2"):
         until_metric(running, 1, "oomguard_shedding", process=worker)
     assert last_step(running)["outcome"] == "effective", "memory does not grow"
+    assert read_json(running.port, "/health")["shedding"] is True
+    lines = running.command("status").stdout.splitlines()
+    assert {"shedding worker-1, worker-2", "budgets  weights 114.4 MiB of 190.7 MiB"} <= set(lines)
+    assert any(line.startswith("streams  2 open, oldest ") for line in lines)
     assert running.cleanup("--steps", "shed:off").returncode == 0
     for worker in ("worker-1", "worker-2"):
         until_metric(running, 0, "oomguard_shedding", process=worker)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import html
 import http.server
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ import pytest
 from tests.support.boxes import require
 from tests.support.client import read
 from tests.support.command import OBEDIENT, Running
+from tests.support.guarded import workload
 
 pytestmark = pytest.mark.real
 
@@ -105,6 +108,39 @@ def test_it_shows_each_process(loaded: tuple[str, str], running: Running) -> Non
     assert re.fullmatch(r"\d+\.\d MiB", main[2])
     assert main[-1].endswith("obedient.py <img src=x>")  # as text: the target's words are not ours
     assert "<img" not in loaded[0]
+
+
+def test_it_shows_what_each_hook_tells(loaded: tuple[str, str]) -> None:
+    ((process, runtime, state, models, streams),) = cells(loaded[0], "hooks")
+    assert (process, state, models, streams) == ("main", "answering", "", "")
+    assert runtime.startswith("python 3.")
+
+
+def test_a_stall_and_the_parts_are_shown(browser: str, tmp_path: Path) -> None:
+    """The whole of it: two workers with a model and a stream, one of them stopped, the others shedding."""
+    with Running("run", "--limit", "4GiB", target=workload("parts")) as running:
+        workers = running.answer()["workers"]
+        running.order("use 0")
+        running.cleanup("--steps", "shed")
+        running.until_status(
+            lambda status: any(
+                hook["pid"] == workers[0] and hook.get("models") and hook["models"][0]["state"] == "loaded"
+                and hook.get("shed", {}).get("on")
+                for hook in status.get("hooks", ())
+            ),
+            "the loaded model",
+        )  # fmt: skip
+        os.kill(workers[1], signal.SIGSTOP)
+        try:
+            running.until_status(lambda status: status["stalled"], "the stall")
+            rows = {row[0]: row for row in cells(load(browser, running.url + "/", tmp_path)[0], "hooks")}
+        finally:
+            os.kill(workers[1], signal.SIGCONT)
+    assert rows["worker-1"][2] == "answering, shedding"
+    assert re.fullmatch(r"jina loaded \d+\.\d MiB", rows["worker-1"][3])
+    assert rows["worker-1"][4] == "1 open"
+    assert rows["worker-2"][2].startswith("stalled for ")
+    assert rows["main"][2] == "answering"
 
 
 def test_it_shows_what_was_cleaned_up(loaded: tuple[str, str]) -> None:

@@ -23,6 +23,7 @@ def lines(hooks: Hooks) -> Iterator[str]:
     yield from _streams([hook["streams"] for hook in hooks if hook.get("streams")])
     shedding = [hook["process"] for hook in hooks if hook.get("shed", {}).get("on")]
     if shedding:
+        shedding.sort(key=lambda slot: (len(slot), slot))  # worker-2 before worker-10
         yield f"shedding {_list(shedding, MOST_NAMED)}"
     yield from _by_name("budgets", hooks, _budget)
     yield from _by_name("limits", hooks, _limit)
