@@ -203,6 +203,11 @@ class Guard:
         process = self._process
         if process.off:
             return None
+        from oomguard.hook.web.options import Options  # noqa: PLC0415 (only those who mount pay for it)
+
+        for name in options:
+            if name not in Options.__annotations__:
+                raise TypeError(f"unknown option {name!r}: there are {', '.join(Options.__annotations__)}")
         web = self._doors()
         try:
             endpoint = self._endpoint()

@@ -326,7 +326,9 @@ class Process:
             self._read_part(name, getattr(part, "peek", part.reading) if peek else part.reading, reading)
         for name, entries in list(reading.items()):
             if isinstance(entries, list) and len(entries) > _MOST_ENTRIES:
-                reading[name] = sorted(entries, key=lambda one: one.get("bytes") or 0, reverse=True)[:_MOST_ENTRIES]
+                reading[name] = sorted(entries, key=lambda one: one.get("bytes") or 0, reverse=True)[
+                    :_MOST_ENTRIES
+                ]
                 reading[f"{name}_omitted"] = len(entries) - _MOST_ENTRIES
                 self.core.warn(f"{name}: the sidecar is told of the {_MOST_ENTRIES} largest only")
         warnings = [*self.caches.warnings, *self.core.warnings]

@@ -277,7 +277,10 @@ class PickyError(Exception):
 
 @pytest.mark.parametrize("kind", [RefusedError, PickyError])
 def test_tasks_that_wait_for_a_failed_load_get_what_it_raised_word_for_word(models, kind):
+    go_on = threading.Event()
+
     def load():
+        assert go_on.wait(20)
         raise kind(code=5) from KeyError("why")
 
     model = models.register("m", load)
@@ -287,7 +290,10 @@ def test_tasks_that_wait_for_a_failed_load_get_what_it_raised_word_for_word(mode
             pytest.fail("there is no model")
 
     async def main():
-        return await asyncio.gather(*(use() for _ in range(30)), return_exceptions=True)
+        tasks = [asyncio.create_task(use()) for _ in range(30)]
+        await asyncio.sleep(0)  # all of them ask
+        go_on.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
 
     errors = asyncio.run(main())
     assert {(type(error), error.code, str(error)) for error in errors} == {(kind, 5, str(kind(code=5)))}

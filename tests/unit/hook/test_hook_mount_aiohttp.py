@@ -103,3 +103,62 @@ def test_where_somebody_else_sees_responses_begin_the_signal_does(monkeypatch: p
     assert len(app.on_response_prepare) == 1
     assert asyncio.run(asked(app, "/events", "/")) == ["data: 1\n\n", "hello"]
     assert (web.streams.reading()["opened"], web.streams.count) == (1, 0)
+
+
+def test_a_stream_too_many_is_refused_with_a_whole_response_and_the_connection_goes_on() -> None:
+    async def stay(request: http.Request) -> http.StreamResponse:
+        response = http.StreamResponse(headers={"Content-Type": "Text/Event-Stream; charset=utf-8"})
+        await response.prepare(request)
+        await asyncio.sleep(100)
+        return response
+
+    async def refused() -> tuple[int, str, int]:
+        app = application()
+        app.router.add_get("/stay", stay)
+        aiohttp.mount(app, make_web({}).parts(make_endpoint({}), max_streams=1))
+        async with TestClient(TestServer(app)) as client:
+            open_one = await client.get("/stay")
+            second = await client.get("/stay")
+            told = second.status, await second.text(), (await client.get("/")).status
+            open_one.close()
+            return told
+
+    status, text, after = asyncio.run(refused())
+    assert (status, after) == (503, 200)
+    assert text == "too many streams are open, try again later\n"
+
+
+def test_a_sub_application_is_told_where_the_mount_belongs() -> None:
+    web, app, sub = make_web({}), http.Application(), application()
+    aiohttp.mount(sub, web.parts(make_endpoint({})))
+    app.add_subapp("/sub", sub)
+    warnings: list[str] = []
+    web.streams.warn = warnings.append
+    assert asyncio.run(asked(app, "/sub/events")) == ["data: 1\n\n"]
+    assert web.streams.reading()["opened"] == 0, "one that could never be seen to close is not opened"
+    assert "give it the main one" in warnings[0]
+
+
+def test_a_stream_whose_sender_is_another_task_is_ended_properly() -> None:
+    async def delegates(request: http.Request) -> http.StreamResponse:
+        response = http.StreamResponse(headers={"Content-Type": "text/event-stream"})
+
+        async def sends() -> None:
+            await response.prepare(request)
+            await response.write(b"data: 1\n\n")
+            await asyncio.sleep(100)
+
+        await asyncio.create_task(sends())
+        return response
+
+    async def evicted() -> str:
+        app, web = application(), make_web({})
+        app.router.add_get("/delegates", delegates)
+        aiohttp.mount(app, web.parts(make_endpoint({})))
+        async with TestClient(TestServer(app)) as client:
+            response = await client.get("/delegates")
+            answer = await asyncio.to_thread(web.streams.take, None, 5.0)
+            assert answer["details"] == {"asked": 1, "closed": 1, "left": 0}
+            return await response.text()
+
+    assert asyncio.run(evicted()) == "data: 1\n\n"

@@ -192,3 +192,11 @@ def test_body_and_seconds_can_be_set() -> None:
     parts.shedding.take(None, 1.0)
     assert [parts.sheds("/ready"), parts.sheds("/other")] == [False, True]
     assert parts.shedding.reading()["refused"] == 1
+
+
+@pytest.mark.parametrize("path", ["/health", "/healthz", "/health/live", "/readyz/", "/livez"])
+def test_the_applications_own_health_routes_are_not_shed(path: str) -> None:
+    parts = make_web({}).parts(make_endpoint({}))
+    parts.shedding.take(None, 1.0)
+    assert not parts.sheds(path)
+    assert parts.sheds("/healthcheck-of-something-else")

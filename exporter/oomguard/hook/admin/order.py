@@ -165,7 +165,9 @@ def _known(names: Iterable[str] | None, usual: tuple[str, ...] = CLEANUP) -> fro
         if step not in LADDER:
             _refuse(422, f"unknown step {_show(step)}; there are {', '.join(LADDER)}")
         if colon and (step not in NAMED or not part):
-            _refuse(422, f"{_show(name)}: a name stands behind {', '.join(NAMED)} only, for example caches:bulk")
+            _refuse(
+                422, f"{_show(name)}: a name stands behind {', '.join(NAMED)} only, for example caches:bulk"
+            )
     return frozenset(names or usual)
 
 

@@ -76,9 +76,8 @@ def _drop_unwritten(handle: object) -> None:
     """Close the pipe to a dead child (subprocess.Popen), whatever is left in its buffer; never waits."""
     try:
         pipe: Any = getattr(handle, "stdin", None)
-        os.set_blocking(
-            pipe.fileno(), False
-        )  # a process that the child has left behind may hold the other end
+        # A process that the child has left behind may hold the other end, and read nothing.
+        os.set_blocking(pipe.fileno(), False)
         pipe.close()
     except Exception:  # noqa: BLE001, S110 (that it is broken is known; or asyncio's, which has no number)
         pass

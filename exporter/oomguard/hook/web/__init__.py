@@ -21,6 +21,10 @@ from oomguard.hook.web.streams import Streams
 
 BODY = "the service is short of memory, try again later\n"
 """What a request is told that is shed."""
+HEALTH = frozenset(
+    ("/health", "/healthz", "/health/live", "/health/ready", "/livez", "/live", "/readyz", "/ready")
+)
+"""The application's own health routes, as they are usually called: one that is shed would have its pod restarted."""
 _FULL = "too many streams are open, try again later\n"
 
 
@@ -53,7 +57,7 @@ class Parts(NamedTuple):
 
     def sheds(self, path: str) -> bool:
         """Whether a request is refused now, which is counted; ask only where `shedding.armed`."""
-        if not self.shedding.on() or path in self.exempt:
+        if not self.shedding.on() or path in self.exempt or path.rstrip("/") in HEALTH:
             return False
         self.shedding.refuse()
         return True
@@ -69,7 +73,10 @@ class Web:
         self.requests = Requests(core, self._gate)
         self.lag = LoopLag(core)
         self.requests.sampled = self.lag.watch_running
-        self.health = Health(core.environ, lambda: {"streams_open": self.streams.count, **more()})
+        self.health = Health(
+            core.environ,
+            lambda: {"streams_open": self.streams.count, "shedding": self.shedding.on(), **more()},
+        )
 
     def parts(
         self,

@@ -8,7 +8,7 @@ import importlib
 import inspect
 import weakref
 from asyncio import get_running_loop
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -67,7 +67,7 @@ def _streams_are_seen(web: Any) -> bool:
             Exception
         ):  # a request of a server without an application, or one of another make
             if not response.prepared:
-                notice = next((_notices[app] for app in request.match_info.apps if app in _notices), None)
+                notice = _notice_of(request.match_info.apps)
         if notice is not None:
             await notice.begin(request, response)
         return await prepare(response, request)
@@ -76,6 +76,14 @@ def _streams_are_seen(web: Any) -> bool:
     web.Response.prepare = prepare
     web.StreamResponse.prepare = noticing
     return True
+
+
+def _notice_of(apps: Sequence[Any]) -> _Notice | None:
+    """That of the application which serves a request, the first of `apps`: no server asks a sub-application."""
+    for app in apps[1:]:
+        if app in _notices:
+            _notices[app].misplaced()
+    return _notices.get(apps[0])
 
 
 def _guarded(  # noqa: C901 (what a request passes stands together)
@@ -140,6 +148,12 @@ class _Notice:
         self.streams: dict[object, _Response] = {}
         """By connection, which answers one request at a time; a request may be cloned on its way."""
 
+    def misplaced(self) -> None:
+        """Say that this mount sees nothing."""
+        self._parts.streams.warn(
+            "guard.aiohttp has a sub-application, where it sees nothing: give it the main one"
+        )
+
     async def begin(self, request: Any, response: Any) -> None:
         """See a response that is about to be sent; raises HTTPServiceUnavailable where it is a stream too many."""
         web, parts = self._web, self._parts
@@ -147,7 +161,7 @@ class _Notice:
             return
         if isinstance(response, web.WebSocketResponse):
             stream: _Response = _Socket(parts, "websocket", request, response)
-        elif response.headers.get("Content-Type", "").startswith("text/event-stream"):
+        elif response.content_type == "text/event-stream":
             stream = _EventStream(parts, "sse", request, response)
         else:
             return

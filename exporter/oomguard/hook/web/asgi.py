@@ -98,7 +98,7 @@ class _Response:
                     if name == b"content-length":
                         break  # it has an end
                     if name == b"content-type":
-                        if value.startswith(b"text/event-stream"):
+                        if value.partition(b";")[0].strip().lower() == b"text/event-stream":
                             self.stream = _EventStream(self.front, self.scope, self.receive, self.send)
                             return self.stream.begin(message)
                         break

@@ -76,8 +76,13 @@ class Stream:
 
     def absorbs(self, error: BaseException) -> bool:
         """Whether an exception is what `cancel` caused, and nobody else cancelled as well: it ends here."""
-        if self.ending is None or type(error).__name__ != "CancelledError" or self.task is not current_task():
+        if self.ending is None or type(error).__name__ != "CancelledError":
             return False
+        here = current_task()
+        if self.task is not here:
+            # Cancelled was a task of the application's that sends; this one, which waits for it, was not (Python 3.11).
+            cancelling = getattr(here, "cancelling", None)
+            return cancelling is None or not cancelling()
         uncancel = getattr(self.task, "uncancel", None)  # Python 3.11; it tells how many others there are
         return uncancel is None or not uncancel()
 
@@ -137,7 +142,8 @@ class Streams:
     """All of them. `limit` (None: none) is for the mounts: a stream above it is refused."""
 
     def __init__(self, core: Core) -> None:
-        self._core = core
+        self.warn = core.warn
+        """Notes what the developer should know."""
         self.limit: int | None = None
         given = core.environ.get("MAX_SSE_CONNECTIONS")
         if given:

@@ -86,7 +86,7 @@ class _Exchange:
         if self.stream is None and not self.rejected:
             for name, value in headers:
                 if name.lower() == "content-type":
-                    if value.startswith("text/event-stream") and not self._open():
+                    if value.partition(";")[0].strip().lower() == "text/event-stream" and not self._open():
                         return _start(self._start_response, self._parts.full)
                     break
         elif self.rejected:
