@@ -150,7 +150,9 @@ def test_a_cleanup_is_waited_for_and_told_step_by_step(running: Running) -> None
     assert (done.returncode, done.stderr) == (0, "")
     first, step, end = done.stdout.splitlines()
     assert re.fullmatch(r"run \d+: \d+\.\d MiB used, goal 64\.0 MiB", first)
-    assert re.fullmatch(r"  caches freed \d+\.\d MiB \(\S+ MiB -> \S+ MiB\) in \d+ ms: effective, cleared pieces", step)
+    assert re.fullmatch(
+        r"  caches freed \d+\.\d MiB \(\S+ MiB -> \S+ MiB\) in \d+ ms: effective, cleared pieces", step
+    )
     assert re.fullmatch(r"  goal reached: freed \d+\.\d MiB \(\S+ MiB -> \S+ MiB\)", end)
 
     lines = running.command("journal").stdout.splitlines()
