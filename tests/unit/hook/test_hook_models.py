@@ -568,7 +568,14 @@ def test_what_others_had_freed_is_not_told_as_returned():
 
 @pytest.mark.parametrize(
     "load",
-    [Weights, lambda: bytearray(MIB), lambda: b"x" * MIB, lambda: {"weights": Weights()}, lambda: [[]]],
+    [
+        Weights,
+        lambda: bytearray(MIB),
+        lambda: b"x" * MIB,
+        lambda: {"w": b"x" * MIB},
+        lambda: {"w": Weights()},
+        lambda: [[]],
+    ],
 )
 def test_a_model_that_somebody_else_holds_is_named(models, core, load):
     model = models.register("m", load, min_residency=0)

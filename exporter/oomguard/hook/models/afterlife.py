@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _SMALL = 1 << 16
-"""Bytes. What has fewer and refers to nothing (None, a number, a short text) Python may share by itself."""
+"""Bytes. What has fewer and is in no cycle (None, a number, a short text) Python may share by itself."""
 _SOME = 8
 
 
@@ -51,6 +51,6 @@ def _parts(value: object) -> list[int]:
 
 def _size(value: object) -> int:
     try:
-        return sys.getsizeof(value, 0)
+        return sum(sys.getsizeof(part, 0) for part in (value, *gc.get_referents(value)[:_SOME]))
     except BaseException:  # noqa: BLE001 (of an extension's type)
         return 0
