@@ -46,8 +46,9 @@ def _constructions(hooks: Sequence[HookReading]) -> Iterator[_Part]:
     for cls in dict.fromkeys(made.cls for made in found):
         same = [made for made in found if made.cls == cls]
         if max(made.made or 0 for made in same) >= MADE_OFTEN:
-            number, live = sum(made.made or 0 for made in same), sum(made.live or 0 for made in same)
-            yield _Part(inf, f"{cls} was made {number} times, {live} live: load it once (model_per_request)")
+            number, known = sum(made.made or 0 for made in same), [made.live for made in same]
+            live = "" if None in known else f", {sum(made or 0 for made in known)} live"
+            yield _Part(inf, f"{cls} was made {number} times{live}: load it once (model_per_request)")
 
 
 def _models(hooks: Sequence[HookReading]) -> Iterator[_Part]:

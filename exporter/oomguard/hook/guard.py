@@ -141,7 +141,7 @@ class Guard:
     # -- what may be shot, and what stays open
 
     def child(
-        self, name: str, start: Callable[[], Any], reset: Callable[[], object] | None = None
+        self, name: str, start: Callable[[], Any], reset: Callable[..., object] | None = None
     ) -> Child[Any]:
         """Hold a child process that may be shot: ``guard.child("tools", start=spawn).call(fn)`` starts it again."""
         return self._children().register(name, start, reset)

@@ -54,7 +54,9 @@ class Process:
         self.noted: Callable[[object], None] | None = None
         """Told of each reading that the sidecar asks for, and what it says with it of its thresholds."""
         self._chores = Chores(self._attend, self._wake)
-        self.core = Core(environ, self._chores, unpatched.allocate_rlock(), self._release)
+        self.core = Core(
+            environ, self._chores, unpatched.allocate_rlock(), self._release, self._retained
+        )
         self._watch = GcWatch()
         self._statm = Statm()
         self._allocator: Allocator | None = None
@@ -363,6 +365,13 @@ class Process:
             watch.read()[0],
             trims=self._allocator.trims,
         )
+
+    def _retained(self) -> int | None:
+        """See `Core.retained`."""
+        self._equip_once()
+        assert self._allocator is not None
+        retained = self._allocator.reading().get("retained")
+        return retained if isinstance(retained, int) else None
 
     # -- the life of the process; none of these may raise: Python would print it in the host's name
 
