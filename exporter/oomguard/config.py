@@ -166,7 +166,6 @@ def _megabytes_limit(value: str) -> int | float:
     return _limit(_megabytes(value))
 
 
-
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One setting: where it can be written and how it is read."""

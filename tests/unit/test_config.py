@@ -35,13 +35,17 @@ def test_names_that_people_already_use_are_read_and_ours_win():
         "LOG_LEVEL": "DEBUG",
     }
     settings = load({}, env)
-    assert settings.high == Threshold(ratio=0.8), "that one is the hook's: from where on it cleans by the clock"
+    assert settings.high == Threshold(ratio=0.8), (
+        "that one is the hook's: from where on it cleans by the clock"
+    )
     assert settings.limit == 512 << 20
     assert settings.act is False
     assert settings.log_level == "debug"
     assert load({}, {**env, "OOMGUARD_LIMIT": "1GiB"}).limit == 1 << 30
     lower = load({"high": "400MiB"}, env)
-    assert lower.thresholds(512 << 20)["goal"] == 350 << 20, "a goal that nobody set follows a lower threshold"
+    assert lower.thresholds(512 << 20)["goal"] == 350 << 20, (
+        "a goal that nobody set follows a lower threshold"
+    )
 
 
 @pytest.mark.parametrize(

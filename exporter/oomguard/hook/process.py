@@ -54,9 +54,7 @@ class Process:
         self.noted: Callable[[object], None] | None = None
         """Told of each reading that the sidecar asks for, and what it says with it of its thresholds."""
         self._chores = Chores(self._attend, self._wake)
-        self.core = Core(
-            environ, self._chores, unpatched.allocate_rlock(), self._release, self._retained
-        )
+        self.core = Core(environ, self._chores, unpatched.allocate_rlock(), self._release, self._retained)
         self._watch = GcWatch()
         self._statm = Statm()
         self._allocator: Allocator | None = None
