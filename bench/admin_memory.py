@@ -68,8 +68,8 @@ def _endpoint() -> tuple[Process, Endpoint]:
     process = Process({"OOMGUARD_TOKEN": TOKEN})
     process.equip()
     models = process.part("models", lambda: Models(process.core))
-    register(process.caches.register, models.register)
-    return process, Endpoint(process.core.environ, process.step, process.read)
+    register(process.answers.caches.register, models.register)
+    return process, Endpoint(process.core.environ, process.answers.step, process.answers.read)
 
 
 def _in_the_endpoint(endpoint: Endpoint) -> tuple[list[float], int]:

@@ -30,7 +30,7 @@ def use():
     app(environ, lambda *_: None)
     guard.status()
 use()
-parts = guard._process.parts
+parts = guard._process.answers.parts
 """
 
 

@@ -61,7 +61,7 @@ class Guard:
         Raises TypeError for a callback that can't be called or a name that is not text, ValueError for a name
         that is empty or longer than 100 characters.
         """
-        self._process.caches.register(name, clear, size, entries, expire)
+        self._process.answers.caches.register(name, clear, size, entries, expire)
 
     def lru(
         self,
@@ -79,7 +79,7 @@ class Guard:
         from oomguard.hook.caches.lru import Lru  # noqa: PLC0415 (see above)
 
         made: Lru[Any, Any] = Lru(name, max_bytes, max_items=max_items, sizeof=sizeof)
-        self._process.caches.add(made)
+        self._process.answers.caches.add(made)
         return made
 
     def model(
@@ -104,7 +104,7 @@ class Guard:
 
         process = self._process
         models = process.part("models", lambda: Models(process.core))
-        process.add_step("models", models.take)
+        process.answers.add_step("models", models.take)
         if isolate:
             self._children().others = models.children
         return models.register(
@@ -223,7 +223,7 @@ class Guard:
             process = self._process
             process.equip()
             # The environment itself: what the application puts into it later (python-dotenv) counts too.
-            self._admin = Endpoint(process.core.environ, process.turn, process.read)
+            self._admin = Endpoint(process.core.environ, process.answers.turn, process.answers.read)
             process.followers.append(self._admin.forked)
         return self._admin
 
@@ -249,7 +249,7 @@ class Guard:
         return self._web
 
     def _models_loaded(self) -> dict[str, object]:
-        models = self._process.parts.get("models")
+        models = self._process.answers.parts.get("models")
         if models is None:
             return {}
         told = models.reading()
@@ -266,7 +266,7 @@ class Guard:
         """Log one line with what memory looks like now, under the logger ``oomguard``."""
         from oomguard.hook.telling import memory_line, tell  # noqa: PLC0415 (see above)
 
-        tell("info", memory_line(text, self._process))
+        tell("info", memory_line(text, self._process.answers))
 
     def freeze_before_fork(self) -> int:
         """In a master that has loaded everything and is about to fork its workers: keep the heap shared.
@@ -275,7 +275,7 @@ class Guard:
         (226 to 596 MB with four workers, measured), and the step `gc` is not taken there. Returns how many objects
         are frozen.
         """
-        return self._process.freeze()
+        return self._process.answers.freeze()
 
     def stop(self) -> None:
         """End the thread and the connection, here and in children yet to come; `start()` begins again.
@@ -291,9 +291,9 @@ class Guard:
         return {
             "state": state,
             "reason": reason,
-            "caches": process.caches.names(),
-            "parts": list(process.parts),
-            "warnings": [*process.caches.warnings, *process.core.warnings],
+            "caches": process.answers.caches.names(),
+            "parts": list(process.answers.parts),
+            "warnings": [*process.answers.caches.warnings, *process.core.warnings],
         }
 
     def begin(self, *, here: bool = True, autonomous: bool = False) -> None:
@@ -307,7 +307,7 @@ class Guard:
                 from oomguard.hook.alone import Alone  # noqa: PLC0415 (not where there is nothing to wait for)
 
                 alone = process.part(
-                    "alone", lambda: Alone(process.core, process.step, autonomous=autonomous)
+                    "alone", lambda: Alone(process.core, process.answers.step, autonomous=autonomous)
                 )
                 process.noted = alone.note_read
                 self._notice_constructions()
@@ -326,7 +326,7 @@ class Guard:
 
         process = self._process
         if self._interval is None and wanted(process.core.environ):
-            self._interval = Interval(process.core, process.caches.expire)
+            self._interval = Interval(process.core, process.answers.caches.expire)
             process.followers.append(self._interval.forked)
 
 

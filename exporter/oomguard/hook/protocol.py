@@ -64,9 +64,10 @@ def _shortened(message: dict[str, object], reading: dict[str, object]) -> bytes:
     while len(line) > MAX_LINE and any(lists.values()):
         name = max(lists, key=lambda name: len(_line({"": lists[name]})))
         del lists[name][len(lists[name]) // 2 :]
-        whole = reading[name]
+        whole, before = reading[name], reading.get(f"{name}_omitted", 0)
         assert isinstance(whole, list)
-        omitted[f"{name}_omitted"] = len(whole) - len(lists[name])
+        assert isinstance(before, int)
+        omitted[f"{name}_omitted"] = before + len(whole) - len(lists[name])
         line = _line({**message, "reading": {**reading, **lists, **omitted}})
     return line
 

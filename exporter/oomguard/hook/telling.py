@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import ModuleType
 
-    from oomguard.hook.process import Process
+    from oomguard.hook.answers import Answers
 
 _LOGGER = "oomguard"
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -51,7 +51,7 @@ def megabytes(size: float) -> str:
     return f"{size / (1 << 20):.0f} MB"
 
 
-def memory_line(text: str, process: Process) -> str:
+def memory_line(text: str, answers: Answers) -> str:
     """``startup: 143 MB resident, 144 MB of 512 MB used (28 %), gc 120/10/1, caches 34 MB``."""
     from oomguard.hook.admin.size import parse_limit  # noqa: PLC0415 (asked for in the application's thread)
 
@@ -61,7 +61,7 @@ def memory_line(text: str, process: Process) -> str:
         resident, (used, limit) = gauge.resident(), gauge.look()
     finally:
         gauge.close()
-    environ = process.core.environ
+    environ = answers.core.environ
     own = parse_limit(environ.get("OOMGUARD_LIMIT"), environ.get("MEMORY_LIMIT_MB"))
     limit = min((size for size in (limit, own) if size is not None), default=None)
     parts = []
@@ -69,7 +69,7 @@ def memory_line(text: str, process: Process) -> str:
         parts.append(f"{megabytes(resident)} resident")
     if used is not None and limit:
         parts.append(f"{megabytes(used)} of {megabytes(limit)} used ({100 * used / limit:.0f} %)")
-    return f"{text}: " + ", ".join([*parts, *_of_reading(process.read()[0])])
+    return f"{text}: " + ", ".join([*parts, *_of_reading(answers.read()[0])])
 
 
 def _of_reading(reading: Mapping[str, object]) -> list[str]:

@@ -211,7 +211,7 @@ def test_a_part_is_made_once_however_many_threads_ask(process: Process) -> None:
     for thread in threads:
         thread.join()
     assert len(made) == 1
-    assert process.read()[0]["read"] == [{"forks": 0}]
+    assert process.answers.read()[0]["read"] == [{"forks": 0}]
 
 
 def test_a_part_that_can_not_be_read_is_left_out_and_named(process: Process) -> None:
@@ -221,16 +221,16 @@ def test_a_part_that_can_not_be_read_is_left_out_and_named(process: Process) -> 
 
     process.part("broken", Broken)
     process.part("read", Read)
-    reading, _ = process.read()
+    reading, _ = process.answers.read()
     assert "broken" not in reading
     assert reading["read"] == [{"forks": 0}]
-    assert process.read()[0]["warnings"] == ["broken: can't be read: ZeroDivisionError: of its own"]
+    assert process.answers.read()[0]["warnings"] == ["broken: can't be read: ZeroDivisionError: of its own"]
 
 
 def test_of_more_than_a_hundred_caches_the_largest_are_told_and_the_rest_is_counted(process: Process) -> None:
     for number in range(130):
-        process.caches.register(f"cache {number}", list, lambda number=number: number, None)
-    reading, _ = process.read()
+        process.answers.caches.register(f"cache {number}", list, lambda number=number: number, None)
+    reading, _ = process.answers.read()
     assert [cache["bytes"] for cache in reading["caches"]] == list(range(129, 29, -1))
     assert reading["caches_omitted"] == 30
     assert reading["warnings"] == ["caches: the sidecar is told of the 100 largest only"]
@@ -256,17 +256,17 @@ def test_freezing_before_a_fork_leaves_the_childs_heap_alone_and_its_step_allowe
     guard.begin()
     pid = os.fork()
     if pid == 0:
-        os._exit(0 if guard._process.step("gc")["reason"] == "shared_heap" else 1)
+        os._exit(0 if guard._process.answers.step("gc")["reason"] == "shared_heap" else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     import gc
 
     vocabulary = [str(number) for number in range(300_000)]  # blocks that no collection looks at
     try:
         assert guard.freeze_before_fork() > 1000
-        assert guard._process.read()[0]["gc"]["frozen"] is True
+        assert guard._process.answers.read()[0]["gc"]["frozen"] is True
         pid = os.fork()
         if pid == 0:
-            os._exit(0 if guard._process.step("gc")["status"] == "done" else 1)
+            os._exit(0 if guard._process.answers.step("gc")["status"] == "done" else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     finally:
         gc.unfreeze()

@@ -145,7 +145,7 @@ def test_the_line_about_memory_names_what_is_held(monkeypatch: pytest.MonkeyPatc
     guard = Guard()
     guard.cache("bulk", clear=str, size=lambda: 34 << 20)
     guard.cache("small", clear=str, size=lambda: 1 << 20)
-    line = memory_line("startup", guard._process)
+    line = memory_line("startup", guard._process.answers)
     head, used, collections, caches = line.split(", ")
     assert head.startswith("startup: ")
     assert head.endswith(" MB resident")
