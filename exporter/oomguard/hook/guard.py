@@ -13,7 +13,7 @@ from oomguard.hook.process import Process
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
+    from typing import Any, TypedDict, overload
 
     from typing_extensions import Unpack
 
@@ -23,9 +23,20 @@ if TYPE_CHECKING:
     from oomguard.hook.children import Child, Children
     from oomguard.hook.limits import Limit
     from oomguard.hook.limits.budgets import Budget
+    from oomguard.hook.models.model import Model
     from oomguard.hook.web import Parts, Web
     from oomguard.hook.web.options import Options
     from oomguard.hook.web.streams import Held
+
+    class ModelOptions(TypedDict, total=False):
+        """What `Guard.model` takes."""
+
+        idle_timeout: float | None
+        enabled: bool
+        fallback: Callable[[], Any] | None
+        min_residency: float
+        unload: Callable[[Any], object] | None
+        isolate: bool
 
 
 class Guard:
@@ -82,41 +93,36 @@ class Guard:
         self._process.answers.caches.add(made)
         return made
 
+    if TYPE_CHECKING:
+
+        @overload
+        def model(
+            self, name: str, load: None = None, **options: Unpack[ModelOptions]
+        ) -> Callable[[Callable[[], Any]], Model]: ...
+
+        @overload
+        def model(self, name: str, load: Callable[[], Any], **options: Unpack[ModelOptions]) -> Model: ...
+
     def model(
         self,
         name: str,
         load: Callable[[], Any] | None = None,
-        *,
-        idle_timeout: float | None = None,
-        enabled: bool = True,
-        fallback: Callable[[], Any] | None = None,
-        min_residency: float = 30.0,
-        unload: Callable[[Any], object] | None = None,
-        isolate: bool = False,
-    ) -> Any:
+        **options: Unpack[ModelOptions],
+    ) -> Model | Callable[[Callable[[], Any]], Model]:
         """Hold a model that is loaded when it is first used and unloaded when it is idle or memory is short.
 
         ``with guard.model(...) as model:`` (or ``async with``) uses it; without `load` it decorates the function
-        that loads. `idle_timeout`, `min_residency`: seconds. `isolate`: in a process of its own, whose end gives
-        everything back. See docs/hook.md. Returns a `Model`, or the decorator.
+        that loads. The options are those of `oomguard.hook.models.registry.Models.register`: `idle_timeout`,
+        `min_residency`, `enabled`, `fallback`, `unload`, `isolate`. See docs/hook.md.
         """
         from oomguard.hook.models.registry import Models  # noqa: PLC0415 (see above)
 
         process = self._process
         models = process.part("models", lambda: Models(process.core))
         process.answers.add_step("models", models.take)
-        if isolate:
+        if options.get("isolate"):
             self._children().others = models.children
-        return models.register(
-            name,
-            load,
-            idle_timeout=idle_timeout,
-            enabled=enabled,
-            fallback=fallback,
-            min_residency=min_residency,
-            unload=unload,
-            isolate=isolate,
-        )
+        return models.register(name, load, **options)
 
     # -- memory that is kept from being taken
 
