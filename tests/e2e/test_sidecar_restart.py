@@ -64,10 +64,8 @@ def test_the_target_lives_and_the_new_sidecar_goes_on_where_the_journal_ends() -
 
         running.order("cache 165")
         ends = running.until_journal("run_end", 2)
-        assert [end["run"] for end in ends] == list(range(1, len(ends) + 1))
-        # A cleanup may be quicker than the fill: what is filled in behind it may lie above the goal.
-        assert {end["outcome"] for end in ends} <= {"goal_reached", "goal_not_reached"}
-        assert all(end["freed"] > 0 for end in ends[:2])
+        assert [end["run"] for end in ends] == [1, 2]
+        assert {end["outcome"] for end in ends} == {"goal_reached"}
         assert running.metric("oomguard_target_starts_total") == 0  # of this sidecar's time
         running.process.stdin.close()
         assert running.wait() == 0

@@ -378,6 +378,25 @@ async def test_what_malloc_keeps_is_trimmed_at_once_and_counts_as_freed(box):
     assert box.outcomes() == {"caches": "retained", "trim": "effective"}
 
 
+async def hurried(box, retained):
+    box.memory.rate = 1000 * MIB
+    box.trim.takes = (LIMIT - box.memory.used) / box.memory.rate + 0.1
+    box.caches.retained = retained
+    box.tick()
+    await box.settle()
+    return box.trim.taken
+
+
+@on_loop
+async def test_a_trim_that_takes_longer_than_memory_lasts_is_not_begun(box):
+    assert await hurried(box, 0) == 0
+
+
+@on_loop
+async def test_what_malloc_keeps_is_filled_first_so_that_there_is_time_to_trim_it(box):
+    assert await hurried(box, 300 * MIB) == 1, "the application fills it in 0.3 s"
+
+
 @on_loop
 async def test_a_run_whose_memory_the_application_took_again_may_repeat_at_once(box):
     box.caches.retained = 300 * MIB

@@ -159,7 +159,9 @@ class Ladder:
         name, restricted = split(turn)
         step = self.steps[self._rank[name]]
         goal = run.wanted[turn] or 0
-        situation = Situation(self._workers(), goal, level, self._level, restricted)
+        last = run.reports[-1] if run.reports else None
+        spare = last.retained_bytes or 0 if last is not None and last.outcome is StepOutcome.RETAINED else 0
+        situation = Situation(self._workers(), goal, level, self._level, restricted, spare)
         skip = self._skip(step, turn, run, situation)
         self._journal.write(
             "step_start" if skip is None else "step_skipped",
@@ -227,7 +229,7 @@ class Ladder:
             return SkipReason.NO_HOOK
         if (held := self._held(run, turn, situation.level)) is not None:
             return held
-        if step.expected(situation) > situation.level.seconds_left:
+        if step.expected(situation) > situation.lasts(situation.level):
             return SkipReason.NO_TIME
         return None
 

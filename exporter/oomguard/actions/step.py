@@ -45,11 +45,17 @@ class Situation:
     measure: Callable[[], Level | None]
     name: str | None = None
     """The one cache or model that the step is restricted to."""
+    spare: int = 0
+    """Bytes that the step before left inside malloc: the application fills them before it takes any of what is left."""
 
     @property
     def seconds_left(self) -> float:
         """Until the limit is reached, as it looks now."""
-        return (self.measure() or self.level).seconds_left
+        return self.lasts(self.measure() or self.level)
+
+    def lasts(self, level: Level) -> float:
+        """Seconds until the limit is reached from this level."""
+        return level.seconds_left + (self.spare / level.rate if level.rate > 0 else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
